@@ -1,0 +1,40 @@
+"""PyFlue: a workflow is a file, a run is its journal.
+
+The names below are the public ones. Each is imported when it is first used, so `import pyflue` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.3.0"
+
+if TYPE_CHECKING:
+    from .client import PyFlueClient
+    from .engine.context import FlueContext
+    from .errors import PyFlueError
+    from .main import create_app
+
+__all__ = ["FlueContext", "PyFlueClient", "PyFlueError", "create_app"]
+
+_HOMES = {
+    "FlueContext": "pyflue.engine.context",
+    "PyFlueClient": "pyflue.client",
+    "PyFlueError": "pyflue.errors",
+    "create_app": "pyflue.main",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,204 @@
+"""JSON in and out: the one place that knows which values are JSON and how they are written.
+
+Everything that is stored or sent passes here. Text from outside goes through `decode`; values from workflow code go
+through `encode_value`, which accepts exactly what JSON can give back (plus pydantic models and dataclasses, which it
+dumps) and names the path of anything else. Values of our own go through `encode`. Stored JSON stays in its written
+form (`Raw`) until somebody needs to look inside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import msgspec
+
+from .errors import InvalidJson, NotSerializable, TooDeep
+
+#: JSON that is already written: encoding it copies its bytes.
+Raw: TypeAlias = msgspec.Raw
+
+DEFAULT_DEPTH = 100
+#: The longest decimal integer CPython converts without being asked to (`sys.set_int_max_str_digits`).
+MAX_INTEGER_DIGITS = 4300
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+NULL = Raw(b"null")
+EMPTY_OBJECT = Raw(b"{}")
+
+
+def encode(value: Any) -> bytes:
+    """Write a value of our own making (dicts, lists, strings, numbers, `Raw`) as compact JSON."""
+    return _encoder.encode(value)
+
+
+def load(raw: Raw | bytes) -> Any:
+    """Read JSON that we wrote ourselves."""
+    return _decoder.decode(raw)
+
+
+def decode(data: bytes, what: str, *, max_depth: int = DEFAULT_DEPTH) -> Any:
+    """Read JSON that came from outside; `what` names it in errors ("The payload").
+
+    Of two equal keys the last one counts, as in other JSON readers.
+
+    Raises:
+        InvalidJson: not JSON, or NaN, an infinity, a lone surrogate, an integer of more than 4,300 digits, a BOM.
+        TooDeep: nested deeper than `max_depth`.
+    """
+    try:
+        value = _decoder.decode(data)
+    except RecursionError:
+        raise TooDeep(what, max_depth) from None
+    except UnicodeDecodeError as error:
+        raise InvalidJson(what, f"byte {error.start} is not UTF-8") from error
+    except msgspec.MsgspecError as error:
+        raise InvalidJson(what, _problem(data, error)) from error
+    if _deeper_than(max_depth, data):
+        raise TooDeep(what, max_depth)
+    return value
+
+
+def compact(data: bytes, value: Any) -> Raw:
+    """The shortest written form of a decoded value, on one line: the text as it came if that already is one line."""
+    if b"\n" in data or b"\r" in data:
+        data = _encoder.encode(value)
+    return Raw(data)
+
+
+def encode_value(value: Any, what: str, *, max_depth: int = DEFAULT_DEPTH) -> Raw:
+    """Write a value of somebody else's code as JSON.
+
+    pydantic models and dataclasses are dumped, tuples become lists; anything else JSON cannot hold is refused.
+
+    Raises:
+        NotSerializable: with the path of the first value that is not JSON.
+    """
+    try:
+        data = _encoder.encode(value)
+        if _decoder.decode(data) == value:
+            if _deeper_than(max_depth, data):
+                raise NotSerializable(what, "$", f"a value nested deeper than {max_depth} levels")
+            return Raw(data)
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError):
+        pass  # `_plain` finds out what it was, and where
+    return Raw(_encoder.encode(_plain(value, what, "$", max_depth)))
+
+
+def encode_loose(value: Any) -> Raw:
+    """Write log fields: like `encode_value`, but what JSON cannot hold is written as its `repr`, never refused."""
+    try:
+        data = _encoder.encode(value)
+        if _decoder.decode(data) == value:
+            return Raw(data)
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError):
+        pass
+    return Raw(_encoder.encode(_loose(value, 0)))
+
+
+def _problem(data: bytes, error: msgspec.MsgspecError) -> str:
+    text = str(error)
+    if not data.strip():
+        return "it is empty"
+    if data.startswith(b"\xef\xbb\xbf"):
+        return "it starts with a byte order mark"
+    if b"\\u" in data and ("truncated" in text or "surrogate" in text):
+        return "it is cut off, or holds a lone surrogate"
+    if "out of range" in text:
+        return f"a number is out of range (no infinities, at most {MAX_INTEGER_DIGITS} digits)"
+    return text.removeprefix("JSON is malformed: ")
+
+
+def _deeper_than(limit: int, data: bytes) -> bool:
+    """Whether the (valid) JSON text nests deeper than `limit`, without a Python loop over its bytes."""
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return False
+    brackets = _STRINGS.sub(b"", data).translate(None, _NOT_BRACKETS)
+    for _ in range(limit):
+        brackets = _peel(brackets)
+        if not brackets:
+            return False
+    return True
+
+
+def _peel(brackets: bytes) -> bytes:
+    # One level only: every innermost pair becomes a mark first, so that a parent emptied by this pass stays.
+    return brackets.replace(b"[]", b".").replace(b"{}", b".").translate(None, b".")
+
+
+def _plain(value: Any, what: str, path: str, depth_left: int) -> Any:
+    """The value rebuilt from plain JSON types.
+
+    Raises:
+        NotSerializable: naming the path of what is in the way.
+    """
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise NotSerializable(what, path, "a string with a lone surrogate") from None
+        return str(value)
+    if isinstance(value, int):
+        if value.bit_length() > 14_000 and len(_digits(value)) > MAX_INTEGER_DIGITS:
+            raise NotSerializable(what, path, f"an integer of more than {MAX_INTEGER_DIGITS:,} digits")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise NotSerializable(what, path, f"the number {value}")
+        return float(value)
+    if depth_left == 0:
+        raise NotSerializable(what, path, "a value that contains itself, or is nested too deep,")
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, Mapping):
+        plain: dict[str, Any] = {}
+        for key, item in value.items():  # pyright: ignore[reportUnknownVariableType]
+            if not isinstance(key, str):
+                raise NotSerializable(what, path, f"a dict key of type {type(key).__name__}")  # pyright: ignore[reportUnknownArgumentType]
+            plain[_plain(key, what, path, 1)] = _plain(item, what, f"{path}.{key}", depth_left - 1)
+        return plain
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, what, f"{path}[{i}]", depth_left - 1) for i, item in enumerate(value)]  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):
+        return _plain(dump(mode="json"), what, path, depth_left - 1)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return _plain(fields, what, path, depth_left - 1)
+    raise NotSerializable(what, path, f"a value of type {type(value).__name__}")
+
+
+def _digits(value: int) -> str:
+    try:
+        return str(abs(value))
+    except ValueError:
+        return "9" * (MAX_INTEGER_DIGITS + 1)
+
+
+def _loose(value: Any, depth: int) -> Any:
+    if isinstance(value, Mapping) and depth < DEFAULT_DEPTH:
+        return {_text(key): _loose(item, depth + 1) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, (list, tuple)) and depth < DEFAULT_DEPTH:
+        return [_loose(item, depth + 1) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    try:
+        return _plain(value, "", "$", DEFAULT_DEPTH)
+    except NotSerializable:
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        try:
+            value = repr(value)
+        except Exception as error:  # noqa: BLE001  (the repr of somebody else's object may do anything)
+            value = f"<{type(value).__name__}: repr failed: {type(error).__name__}>"
+    return value.encode(errors="backslashreplace").decode()

@@ -1,0 +1,107 @@
+"""The engine port: what servers and commands may ask of whatever drives the runs.
+
+`embedded.py` drives runs in this process. A caller submits a workflow with a payload it has parsed, gets a handle, and
+waits on the handle or reads the run's events; which process does the work is not its business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..codec import Raw
+from ..journal import Event, Outcome, Run
+from .workflow import Workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A run somebody asks for.
+
+    `payload` is the JSON as it will be stored, `parsed` what `workflow.parse` made of it. `request` is the frozen HTTP
+    request (`RequestInfo.to_raw`), None for other callers. `deadline_s` counts from acceptance.
+    """
+
+    workflow: Workflow
+    payload: Raw
+    parsed: Any
+    tags: tuple[str, ...] = ()
+    deadline_s: float | None = None
+    idempotency_key: str | None = None
+    request: Raw | None = None
+    parent_run_id: str | None = None
+    retried_from: str | None = None
+    forked_from: str | None = None
+
+
+class RunHandle(Protocol):
+    """A submitted run, as its submitter sees it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def is_repeat(self) -> bool:
+        """Whether this is an earlier run with the same `Idempotency-Key`."""
+        ...
+
+    def outcome(self) -> asyncio.Future[Outcome]:
+        """Resolves when the run's end is committed; cancelling the future leaves the run alone.
+
+        Raises (from the future): the journal's error if the run could not be recorded.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Drives runs from acceptance to their end."""
+
+    async def submit(self, submission: Submission, *, eager: bool = False) -> RunHandle:
+        """Accept a run. Returns after its record is on disk.
+
+        `eager` returns at once and lets the run start while its record is being written: for callers who answer with
+        the run's outcome or events. With an idempotency key `eager` is ignored.
+
+        Raises:
+            EngineStopping, IdempotencyConflict, JournalFull, JournalBusy.
+        """
+        ...
+
+    async def wait(self, run_id: str) -> Run:
+        """The run, once it is final, whoever drives it. Bound it with `asyncio.timeout`.
+
+        Raises:
+            RunNotFound: no run has this id.
+        """
+        ...
+
+    def events(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        """A run's events in order, then new ones as they are committed, until `run_end`; each exactly once."""
+        ...
+
+    async def cancel(self, run_id: str) -> Run:
+        """End a run. Returns it as it is a moment later: final, or still ending in another process.
+
+        Raises:
+            RunNotFound; RunFinished: it was final before.
+        """
+        ...
+
+    async def retry(self, run_id: str) -> RunHandle:
+        """Start a new run with the payload and tags of one that failed or was cancelled.
+
+        Raises:
+            RunNotFound; RunNotFinished; RunFinished: it completed; WorkflowNotFound; WorkflowInvalid; PayloadInvalid.
+        """
+        ...
+
+    @property
+    def is_accepting(self) -> bool:
+        """False once a stop has begun."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers for `/health`: `running`, `limit`, `engine_id`."""
+        ...

@@ -1,0 +1,105 @@
+"""What the engine needs to know of a workflow, whatever kind of file it came from.
+
+Loaders (in `workflows/` and the dialects) make these; the engine and the server use them and never ask for the kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .context import FlueContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphNode:
+    """A unit of work that the file declares."""
+
+    id: str
+    label: str
+    kind: str = "step"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphEdge:
+    """One node may follow another; `label` says when."""
+
+    source: str
+    target: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The order of work as far as the file declares it."""
+
+    nodes: Sequence[GraphNode]
+    edges: Sequence[GraphEdge]
+
+
+class Workflow(Protocol):
+    """One loaded version of a workflow file. A run keeps the version it started with, also when the file changes."""
+
+    @property
+    def name(self) -> str:
+        """The dotted name, from the file's place below its workflow folder."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """The dialect: `python`, `agentflow`, `stepflow`, `flowgram` or a plug-in's own."""
+        ...
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def version(self) -> str:
+        """A hash of the source the workflow was loaded from."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """What the workflow does, in its author's words; may be empty."""
+        ...
+
+    @property
+    def input_schema(self) -> Mapping[str, Any]:
+        """JSON Schema (2020-12) of the payload; `{}` allows anything."""
+        ...
+
+    @property
+    def output_schema(self) -> Mapping[str, Any]:
+        """JSON Schema (2020-12) of the result; `{}` promises nothing."""
+        ...
+
+    def parse(self, payload: Any) -> Any:
+        """The payload as `ctx.payload` will hold it. Called on the event loop, and again at recovery: keep it pure.
+
+        Raises:
+            PayloadInvalid: with the path of each problem.
+        """
+        ...
+
+    def graph(self) -> Graph | None:
+        """The declared graph, or None for code."""
+        ...
+
+    async def run(self, ctx: FlueContext[Any]) -> Any:
+        """Do the work and return the result: a JSON value, or something `codec.encode_value` makes one of."""
+        ...
+
+
+class WorkflowSource(Protocol):
+    """Where the engine finds the workflow of a run it takes over (the catalog)."""
+
+    def find(self, name: str) -> Workflow:
+        """The current version of a workflow.
+
+        Raises:
+            WorkflowNotFound: no file has this name.
+            WorkflowInvalid: the file is there but cannot be used.
+        """
+        ...

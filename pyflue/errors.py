@@ -1,0 +1,538 @@
+"""Every error PyFlue raises on purpose, in one tree.
+
+PyFlueError
+├── SettingsInvalid                 a setting, variable or option has no usable value
+├── ProjectNotFound                 no project above the folder the command was started in
+├── InvalidJson                     text that is not JSON, or holds NaN, infinities or lone surrogates
+│   └── TooDeep                     JSON nested deeper than the limit
+├── NotSerializable                 a value that JSON cannot hold, named by its path
+├── TooLarge                        a value above a size limit
+├── PayloadInvalid                  JSON that does not fit the workflow's payload type
+├── ResultInvalid                   a returned value that does not fit the workflow's result type
+├── WorkflowNotFound                no workflow has this name
+├── WorkflowInvalid                 the file is there but cannot be used
+├── RunNotFound                     no run has this id
+├── RunFinished                     the run is final, so it cannot be changed any more
+├── RunNotFinished                  the run still goes on, so it cannot be deleted or retried
+├── RunFailed                       the run ended as failed (raised to those who waited for its result)
+├── RunCancelled                    the run ended as cancelled (likewise)
+├── RunTimedOut                     the run passed its deadline
+├── CrashLoop                       the run ended its process each time it was tried
+├── TooManyEvents                   the run wrote more events than the limit
+├── RunStopped                      a late call on a context whose run no longer goes on here
+├── IdempotencyConflict             the same key came with another request
+├── EngineStopping                  the engine takes no more work
+├── JournalError
+│   ├── JournalBusy                 another process held the journal for too long
+│   ├── JournalFull                 the disk is full
+│   ├── JournalUnreadable           the file is corrupted, not ours, or not readable
+│   ├── JournalReadOnly             the file or its folder cannot be written
+│   ├── JournalTooNew               a newer PyFlue wrote it
+│   ├── JournalUnsupported          a place or an address no adapter can use
+│   └── JournalClosed               used after it was closed
+├── RequestRefused                  an HTTP request or WebSocket message that is not acceptable
+│   ├── InvalidRequest · InvalidQuery · RouteNotFound · MethodNotAllowed · UnsupportedMediaType
+│   ├── Unauthorized · Forbidden · OriginRefused · HostRefused
+│   └── HeadersTooLarge · SocketMisused
+├── Unreachable                     (client) no server answered
+└── ServerAnswered                  (client) the server answered with an error of a type not listed here
+
+`type` is the stable word that goes over the wire and into run records; the sentence may change. The HTTP status and
+the CLI exit code of each class stand in `server/errors.py` and `cli/errors.py`, nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class PyFlueError(Exception):
+    """The base of all of PyFlue's errors, and the one to raise from a workflow to choose what its caller is told.
+
+    A workflow that raises `PyFlueError("The quota is used up.", type="quota", status=429)` fails its run with that
+    type and sentence, and a caller that waits over HTTP gets that status. `details` must be a JSON value.
+    """
+
+    type: str = "error"
+    #: Set per instance by an author; the classes below leave the status to the server's table.
+    status: int | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        type: str | None = None,  # noqa: A002  (the wire word is `type`, and the author writes it)
+        status: int | None = None,
+        details: Any = None,
+        hint: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.details = details
+        self.run_id = run_id
+        if type is not None:
+            self.type = type
+        if status is not None:
+            if not 400 <= status <= 599:
+                raise ValueError(f"PyFlueError(status={status}): an error's status is between 400 and 599.")
+            self.status = status
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as run records and answers carry it: `type`, `message`, then `details` and `status` if given."""
+        record: dict[str, Any] = {"type": self.type, "message": str(self)}
+        if self.details is not None:
+            record["details"] = self.details
+        if self.status is not None:
+            record["status"] = self.status
+        return record
+
+
+class SettingsInvalid(PyFlueError):
+    """A setting, environment variable or option has no usable value."""
+
+    type = "settings_invalid"
+
+    def __init__(self, name: str, source: str, problem: str) -> None:
+        super().__init__(f"Setting {name} (from {source}): {problem}")
+
+
+class ProjectNotFound(PyFlueError):
+    """No folder here or above holds workflows or a `pyflue.toml`."""
+
+    type = "project_not_found"
+
+    def __init__(self, start: str) -> None:
+        super().__init__(
+            f"No PyFlue project in {start} or above it: no pyflue.toml, src/workflows/ or workflows/.",
+            hint="Run `pyflue init`, or name the project with --project.",
+        )
+
+
+class InvalidJson(PyFlueError):
+    """Text that is not JSON, or JSON that no other program could read back (NaN, infinities, lone surrogates)."""
+
+    type = "invalid_json"
+
+    def __init__(self, what: str, problem: str) -> None:
+        super().__init__(f"{what} is not valid JSON: {problem}.")
+
+
+class TooDeep(InvalidJson):
+    """JSON nested deeper than the limit."""
+
+    type = "too_deep"
+
+    def __init__(self, what: str, limit: int) -> None:
+        PyFlueError.__init__(self, f"{what} is nested deeper than {limit} levels.")
+
+
+class NotSerializable(PyFlueError):
+    """A value JSON cannot hold; `path` is where in the value it was found, such as `$.rows[3].at`."""
+
+    type = "not_serializable"
+
+    def __init__(self, what: str, path: str, problem: str) -> None:
+        super().__init__(
+            f"{what} cannot be stored: {problem} at {path}.",
+            hint="Use dicts with string keys, lists, strings, finite numbers, booleans and None.",
+            details={"path": path},
+        )
+        self.path = path
+
+
+class TooLarge(PyFlueError):
+    """A value above a size limit."""
+
+    type = "too_large"
+
+    def __init__(self, what: str, size_bytes: int | None, limit_bytes: int, setting: str) -> None:
+        size = "more than the limit" if size_bytes is None else f"{size_bytes:,} bytes"
+        super().__init__(
+            f"{what} has {size}; the limit is {limit_bytes:,} bytes.",
+            hint=f"Make it smaller, or raise the setting {setting}.",
+            details={"limit_bytes": limit_bytes},
+        )
+
+
+class PayloadInvalid(PyFlueError):
+    """A payload that does not fit the workflow's payload type.
+
+    `details` lists each problem as `{"path": "$.ticket.id", "message": "…"}`.
+    """
+
+    type = "payload_invalid"
+
+    def __init__(self, workflow: str, problems: Sequence[Mapping[str, str]]) -> None:
+        listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
+        super().__init__(
+            f"The payload does not fit workflow {workflow!r}: {listed}.",
+            details=[dict(p) for p in problems],
+        )
+
+
+class ResultInvalid(PyFlueError):
+    """A workflow returned a value that does not fit its declared result type."""
+
+    type = "result_invalid"
+
+    def __init__(self, workflow: str, problems: Sequence[Mapping[str, str]]) -> None:
+        listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
+        super().__init__(
+            f"The result of workflow {workflow!r} does not fit its declared type: {listed}.",
+            details=[dict(p) for p in problems],
+        )
+
+
+class WorkflowNotFound(PyFlueError):
+    """No workflow has this name."""
+
+    type = "workflow_not_found"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        shown = name if len(name) <= 128 else name[:128] + "…"
+        listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+        super().__init__(f"There is no workflow {shown!r}.", hint=f"Known: {listed or '(none)'}.")
+        self.name = name
+
+
+class WorkflowInvalid(PyFlueError):
+    """A workflow file is there but cannot be used; says which file, which line and why."""
+
+    type = "workflow_invalid"
+
+    def __init__(self, path: str, problem: str, *, line: int | None = None, details: Any = None) -> None:
+        where = path if line is None else f"{path}:{line}"
+        super().__init__(f"{where}: {problem}", details=details)
+        self.path = path
+        self.line = line
+        self.problem = problem
+
+
+class RunNotFound(PyFlueError):
+    """No run has this id."""
+
+    type = "run_not_found"
+
+    def __init__(self, run_id: str) -> None:
+        shown = run_id if len(run_id) <= 200 else run_id[:200] + "…"
+        super().__init__(f"There is no run {shown!r}.", hint="`pyflue runs list` shows the recent ones.")
+
+
+class RunFinished(PyFlueError):
+    """The run is final; `status` is the state it ended in."""
+
+    type = "run_finished"
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(f"Run {run_id} is already {status}.", details={"status": status}, run_id=run_id)
+
+
+class RunNotFinished(PyFlueError):
+    """The run still goes on, so it cannot be deleted or retried."""
+
+    type = "run_not_finished"
+
+    def __init__(self, run_id: str, status: str, verb: str) -> None:
+        super().__init__(
+            f"Run {run_id} is {status} and cannot be {verb} yet.",
+            hint="Wait for it to end, or cancel it.",
+            details={"status": status},
+            run_id=run_id,
+        )
+
+
+class RunFailed(PyFlueError):
+    """The run ended as failed; `error` is the error its record holds (`type`, `message`, …)."""
+
+    type = "run_failed"
+
+    def __init__(self, run_id: str, error: Mapping[str, Any], *, message: str | None = None) -> None:
+        said = message or f"{error.get('exception') or error.get('type', 'error')}: {error.get('message', '')}"
+        super().__init__(f"Run {run_id} failed: {said}", run_id=run_id)
+        self.error = dict(error)
+
+
+class RunCancelled(PyFlueError):
+    """The run ended as cancelled."""
+
+    type = "run_cancelled"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"Run {run_id} was cancelled.", run_id=run_id)
+
+
+class RunTimedOut(PyFlueError):
+    """The run passed its deadline and was ended."""
+
+    type = "deadline_exceeded"
+
+    def __init__(self, run_id: str, deadline_at: str) -> None:
+        super().__init__(
+            f"Run {run_id} did not end before its deadline, {deadline_at}.",
+            hint="Give it a later deadline, or none.",
+        )
+
+
+class CrashLoop(PyFlueError):
+    """The run ended its process each time it was tried, the last time with nothing else running beside it."""
+
+    type = "crash_loop"
+
+    def __init__(self, run_id: str, crashes: int, how: str) -> None:
+        super().__init__(
+            f"Run {run_id} ended its process {crashes} times without finishing a step; the last time {how}.",
+            hint="Look for os._exit, a crash in a native library, or too much memory; then retry the run.",
+        )
+
+
+class TooManyEvents(PyFlueError):
+    """The run wrote more events than the limit."""
+
+    type = "too_many_events"
+
+    def __init__(self, run_id: str, limit: int) -> None:
+        super().__init__(
+            f"Run {run_id} wrote {limit:,} events, which is the limit.",
+            hint="Log less, or raise the setting limits.events_per_run.",
+        )
+
+
+class RunStopped(PyFlueError):
+    """A late call on a context whose run no longer goes on in this process; nothing was recorded."""
+
+    type = "run_stopped"
+
+    def __init__(self, run_id: str, why: str) -> None:
+        super().__init__(f"Run {run_id} no longer goes on here ({why}); the call was not recorded.", run_id=run_id)
+
+
+class IdempotencyConflict(PyFlueError):
+    """The same `Idempotency-Key` came with another workflow or payload."""
+
+    type = "idempotency_conflict"
+
+    def __init__(self, key: str, run_id: str) -> None:
+        super().__init__(
+            f"Idempotency-Key {key!r} was used before with another request (run {run_id}).",
+            hint="Use a new key for a new request.",
+            run_id=run_id,
+        )
+
+
+class EngineStopping(PyFlueError):
+    """The engine is stopping and takes no more work; try again in a moment."""
+
+    type = "stopping"
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping and takes no new work.", hint="Try again in a few seconds.")
+
+
+class JournalError(PyFlueError):
+    """The journal could not do what was asked."""
+
+    type = "journal_error"
+
+
+class JournalBusy(JournalError):
+    """Another process held the journal for longer than the busy timeout; nothing was written."""
+
+    type = "journal_busy"
+
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__(f"Another process has held {path} for more than {timeout_s:g} s.", hint="Try again.")
+
+
+class JournalFull(JournalError):
+    """The disk is full; nothing was written."""
+
+    type = "journal_full"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"No space is left for {path}; nothing was recorded.",
+            hint="Free disk space, or delete old runs with `pyflue db gc`.",
+        )
+
+
+class JournalUnreadable(JournalError):
+    """The journal file is corrupted, is not a journal, or cannot be read; it was left as it is."""
+
+    type = "journal_unreadable"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(
+            f"{path} cannot be used: {problem}. It was left as it is.",
+            hint="Run `pyflue db check`, or put a backup in its place.",
+        )
+
+
+class JournalReadOnly(JournalError):
+    """The journal file or its folder cannot be written."""
+
+    type = "journal_read_only"
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(
+            f"{path} cannot be written: {problem}.", hint="Check the permissions of the file and its folder."
+        )
+
+
+class JournalTooNew(JournalError):
+    """A newer PyFlue wrote this journal."""
+
+    type = "journal_too_new"
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{path} has schema version {found}; this PyFlue knows versions up to {known}. Nothing was written.",
+            hint="Install the newer PyFlue again.",
+        )
+
+
+class JournalUnsupported(JournalError):
+    """An address no adapter knows, or a place where a journal cannot be kept safely."""
+
+    type = "journal_unsupported"
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"A journal cannot be kept at {where}: {problem}.")
+
+
+class JournalClosed(JournalError):
+    """The journal was used after it was closed."""
+
+    type = "journal_closed"
+
+    def __init__(self) -> None:
+        super().__init__("The journal is closed.")
+
+
+class RequestRefused(PyFlueError):
+    """An HTTP request or a WebSocket message that is not acceptable."""
+
+    type = "invalid_request"
+
+
+class InvalidRequest(RequestRefused):
+    """The request is well-formed but asks for something that makes no sense here."""
+
+
+class InvalidQuery(RequestRefused):
+    """A query parameter has no usable value."""
+
+    type = "invalid_query"
+
+    def __init__(self, name: str, value: str, expected: str) -> None:
+        shown = value if len(value) <= 100 else value[:100] + "…"
+        super().__init__(
+            f"Query parameter {name}={shown!r}: expected {expected}.",
+            details={"parameter": name, "value": shown},
+        )
+
+
+class RouteNotFound(RequestRefused):
+    """No route has this path."""
+
+    type = "not_found"
+
+    def __init__(self, path: str) -> None:
+        shown = path if len(path) <= 200 else path[:200] + "…"
+        super().__init__(f"There is nothing at {shown!r}.", hint="GET /openapi.json lists what there is.")
+
+
+class MethodNotAllowed(RequestRefused):
+    """The route does not answer to this method."""
+
+    type = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not allowed here.", details={"allowed": sorted(allowed)})
+        self.allowed = sorted(allowed)
+
+
+class UnsupportedMediaType(RequestRefused):
+    """The body is not `application/json`, or is compressed."""
+
+    type = "unsupported_media_type"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, hint="Send uncompressed JSON with `Content-Type: application/json`.")
+
+
+class Unauthorized(RequestRefused):
+    """No token, or one the server does not know."""
+
+    type = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("This server needs a token.", hint="Send `Authorization: Bearer <token>`.")
+
+
+class Forbidden(RequestRefused):
+    """The token is good but does not allow this."""
+
+    type = "forbidden"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This token does not have the scope {scope!r}.", details={"scope": scope})
+
+
+class OriginRefused(RequestRefused):
+    """A web page of another origin made this request."""
+
+    type = "origin_refused"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"Requests from {origin[:200]!r} are not allowed.",
+            hint="Add the page's origin to the setting server.allowed_origins.",
+        )
+
+
+class HostRefused(RequestRefused):
+    """The `Host` header is not a name this server answers to."""
+
+    type = "host_refused"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"This server does not answer to the host {host[:200]!r}.",
+            hint="Add the name to the setting server.allowed_hosts.",
+        )
+
+
+class HeadersTooLarge(RequestRefused):
+    """The request's headers are larger than the limit."""
+
+    type = "headers_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request's headers are larger than {limit_bytes:,} bytes.")
+
+
+class SocketMisused(RequestRefused):
+    """A WebSocket message came at the wrong time or in the wrong form."""
+
+    type = "socket_misused"
+
+
+class Unreachable(PyFlueError):
+    """No server answered at the client's address, or the connection broke."""
+
+    type = "unreachable"
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"No answer from {url}: {problem}.", hint="Is `pyflue dev` or `pyflue serve` running there?")
+
+
+class ServerAnswered(PyFlueError):
+    """The server answered with an error; `type`, `status`, `details` and `run_id` are what it sent."""
+
+    type = "server_answered"

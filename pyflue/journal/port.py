@@ -1,0 +1,185 @@
+"""The journal port: what the engine and the readers may ask of a journal, whatever stores it.
+
+Writes are verbs. Each is one transaction: the state it changes and the event that announces it commit together, and
+its future resolves after that commit. Writes of one run take effect in the order of the calls. A write for a run
+names its `Fence`; if another engine or attempt has taken the run, or the run is final, nothing changes and the answer
+says so. Reads see committed state only.
+
+A write that cannot be stored poisons its run: later writes of that fence are refused with the same error, other runs
+go on. `tests/contracts/test_journal.py` is the exact contract; every adapter passes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from .records import Accepted, Checked, Event, Fence, NewEvent, NewRun, Outcome, Page, Run, RunFilter, RunStatus
+
+
+class Journal(Protocol):
+    """A durable store of streams of events and the state that goes with them.
+
+    Raises (every verb): `JournalFull`, `JournalBusy`, `JournalClosed`, `JournalUnreadable`.
+    """
+
+    # Runs: writes
+
+    def accept(self, new: NewRun) -> Awaitable[Accepted]:
+        """Record a new run. With an idempotency key that is known, answer the earlier run instead.
+
+        Raises:
+            IdempotencyConflict: the key was used with another `request_digest`.
+        """
+        ...
+
+    def claim(self, owner: str, limit: int) -> Awaitable[Sequence[Run]]:
+        """Take up to `limit` queued runs, oldest first; each is `running` under a new attempt when this resolves."""
+        ...
+
+    def adopt(self, run_id: str, *, dead_owner: str, owner: str, crashed: bool) -> Awaitable[Run | None]:
+        """Take over a run that `dead_owner` still owns; None if somebody else was faster, or it is final.
+
+        `crashed` counts the loss as a crash of a running run. A run whose cancellation was requested ends as
+        cancelled and is not taken over.
+        """
+        ...
+
+    def append(self, fence: Fence, events: Sequence[NewEvent]) -> Awaitable[bool]:
+        """Append events; False if the fence no longer holds."""
+        ...
+
+    def finish(self, fence: Fence, outcome: Outcome, at_us: int) -> Awaitable[Run | None]:
+        """Make the run final and append `run_end`; None if the fence no longer holds.
+
+        A run whose cancellation was requested before ends as cancelled, whatever `outcome` says.
+        """
+        ...
+
+    def release(self, fence: Fence) -> Awaitable[bool]:
+        """Hand a run back: it is queued again and belongs to nobody; False if the fence no longer holds."""
+        ...
+
+    def cancel(self, run_id: str) -> Awaitable[Run | None]:
+        """Ask for the end of a run. A queued run ends at once; one with an owner is marked, its owner ends it.
+
+        Returns the run after the change, unchanged if it was final before; None if there is none.
+        """
+        ...
+
+    def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
+        """Delete a final run with all that belongs to it.
+
+        Returns the status found (nothing was deleted unless it is final), None if there is no such run.
+        """
+        ...
+
+    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
+        """Delete up to `limit` runs that ended before a time, and idempotency keys whose time is over."""
+        ...
+
+    # Runs: reads
+
+    async def run(self, run_id: str, *, values: bool = True) -> Run | None:
+        """One run; without `values`, its payload, result and request are left out."""
+        ...
+
+    async def runs(self, where: RunFilter, *, before: int | None = None, limit: int = 50) -> Page:
+        """Runs, newest first, from below the cursor `before`."""
+        ...
+
+    async def unfinished(self, *, owner: str | None = None) -> Sequence[Run]:
+        """Running and waiting runs (of one owner), without values."""
+        ...
+
+    async def count_queued(self) -> int:
+        """How many runs are queued."""
+        ...
+
+    async def events(
+        self,
+        stream_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        types: Sequence[str] = (),
+        limit_bytes: int | None = None,
+    ) -> Sequence[Event]:
+        """Events above an index, in order; fewer than `limit` once `limit_bytes` of data were read."""
+        ...
+
+    async def first_event_since(self, stream_id: str, since_us: int) -> int:
+        """The index before the first event at or after a time: what to read `after` to see the events since then."""
+        ...
+
+    async def blob(self, stream_id: str, digest: str) -> bytes | None:
+        """A value that was too large for its event."""
+        ...
+
+    # Waking
+
+    def watch(self, stream_id: str) -> Watch:
+        """A bell that rings after commits that touch the stream, from whichever process."""
+        ...
+
+    def on_foreign_commit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` (from any thread) after other processes have committed something."""
+        ...
+
+    def on_poisoned(self, callback: Callable[[Fence, Exception], None]) -> None:
+        """Call `callback` (from any thread) when a write of a run could not be stored."""
+        ...
+
+    # Life
+
+    def unwritten(self, run_id: str) -> int:
+        """How many of a run's writes wait for the disk."""
+        ...
+
+    def drain(self, run_id: str) -> None:
+        """Block the calling thread until the run's writes so far are on disk (or have failed)."""
+        ...
+
+    async def check(self) -> Checked:
+        """Read everything and report what is broken."""
+        ...
+
+    async def backup(self, target: Path) -> int:
+        """Write a consistent copy to a new file; returns its size in bytes."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is queued, then close. Later calls raise `JournalClosed`."""
+        ...
+
+
+class Watch(Protocol):
+    """A bell for one reader of a stream. Use as a context manager; it is silent after leaving."""
+
+    def __enter__(self) -> Watch: ...
+
+    def __exit__(self, *args: object) -> None: ...
+
+    async def wait(self) -> None:
+        """Return at the next ring; at once if it rang since the last wait."""
+        ...
+
+
+async def follow(
+    journal: Journal, stream_id: str, *, after: int = 0, page: int = 64, page_bytes: int = 32 * 1024
+) -> AsyncIterator[Event]:
+    """Yield a run's events in order, each once, then wait for new ones until `run_end`.
+
+    One page is in memory at a time, so a reader that stops reading costs no more than that.
+    """
+    with journal.watch(stream_id) as bell:
+        while True:
+            events = await journal.events(stream_id, after=after, limit=page, limit_bytes=page_bytes)
+            for event in events:
+                after = event.index
+                yield event
+                if event.is_last:
+                    return
+            if not events:
+                await bell.wait()

@@ -1,0 +1,241 @@
+"""What the journal holds, as values.
+
+Everything that passes between the journal and the rest of the program is one of these frozen records. A database row
+becomes a record in its adapter; a record becomes the JSON that HTTP, the client and the CLI show in `to_dict`, here
+and nowhere else. Stored JSON (payload, result, event data) stays `Raw`: most readers only pass it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from .. import codec
+from ..clock import rfc3339
+from ..codec import Raw
+
+
+class RunStatus(StrEnum):
+    """Where a run is in its life. The last three are final."""
+
+    QUEUED = "queued"  #: accepted; no engine drives it
+    RUNNING = "running"  #: an engine owns and drives it
+    WAITING = "waiting"  #: parked on a timer, a signal, an approval or a child
+    COMPLETED = "completed"  #: `result` is set
+    FAILED = "failed"  #: `error` is set
+    CANCELLED = "cancelled"  #: a caller asked, and the work has stopped
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+
+
+class EventType(StrEnum):
+    """The types of event that the engine itself writes. Workflows add their own with `ctx.emit`."""
+
+    RUN_START = "run_start"
+    RUN_RESUMED = "run_resumed"
+    RUN_WAITING = "run_waiting"
+    RUN_END = "run_end"
+    LOG = "log"
+    PROGRESS = "progress"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One invocation of a workflow, as recorded.
+
+    `payload` and `result` are None where they were not asked for (lists); a run without result has no `result` either.
+    """
+
+    run_id: str
+    workflow: str
+    kind: str
+    status: RunStatus
+    payload: Raw | None = None
+    result: Raw | None = None
+    error: Raw | None = None
+    tags: tuple[str, ...] = ()
+    attempt: int = 0
+    owner: str | None = None
+    workflow_version: str = ""
+    parent_run_id: str | None = None
+    retried_from: str | None = None
+    forked_from: str | None = None
+    idempotency_key: str | None = None
+    request: Raw | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deadline_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    usage: Raw | None = None
+    last_index: int = 0
+    #: Crashes of its engine since the run last recorded a step or a wait.
+    crashes: int = 0
+    #: Position in the order of acceptance; the cursor of lists.
+    seq: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+    def to_dict(self, *, values: bool = True) -> dict[str, Any]:
+        """The run as JSON; `values=False` leaves out payload, result and request, as lists do."""
+        shown: dict[str, Any] = {
+            "run_id": self.run_id,
+            "workflow": self.workflow,
+            "kind": self.kind,
+            "status": self.status.value,
+            "error": self.error,
+            "tags": list(self.tags),
+            "attempt": self.attempt,
+            "owner": self.owner,
+            "workflow_version": self.workflow_version,
+            "parent_run_id": self.parent_run_id,
+            "retried_from": self.retried_from,
+            "forked_from": self.forked_from,
+            "idempotency_key": self.idempotency_key,
+            "created_at": rfc3339(self.created_at),
+            "started_at": _time(self.started_at),
+            "finished_at": _time(self.finished_at),
+            "deadline_at": _time(self.deadline_at),
+            "cancel_requested_at": _time(self.cancel_requested_at),
+            "usage": self.usage,
+            "last_index": self.last_index,
+        }
+        if values:
+            shown["payload"] = self.payload
+            shown["result"] = self.result
+            shown["request"] = self.request
+        return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One numbered fact of a stream. `stream_id` is the run id; `index` counts 1, 2, 3 … without gaps."""
+
+    stream_id: str
+    index: int
+    type: str
+    at: datetime
+    data: Raw
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "stream_id": self.stream_id,
+            "index": self.index,
+            "type": self.type,
+            "at": rfc3339(self.at),
+            "data": self.data,
+        }
+
+    def to_json(self) -> bytes:
+        """The event as one line of JSON."""
+        return codec.encode(self.to_dict())
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the stream's run ended with this event."""
+        return self.type == EventType.RUN_END
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """Who may write for a run: this engine, in this attempt. Any other writer's record changes nothing."""
+
+    run_id: str
+    owner: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to accept. With `owner` it starts at once (attempt 1, `run_start` written); without, it is queued."""
+
+    run_id: str
+    workflow: str
+    kind: str
+    payload: Raw
+    workflow_version: str = ""
+    tags: tuple[str, ...] = ()
+    owner: str | None = None
+    request: Raw | None = None
+    deadline_us: int | None = None
+    idempotency_key: str | None = None
+    #: What must be equal for a second request with the same key to be the same request.
+    request_digest: str | None = None
+    parent_run_id: str | None = None
+    retried_from: str | None = None
+    forked_from: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event to append; the writer numbers it."""
+
+    type: str
+    at_us: int
+    data: Raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    status: RunStatus
+    result: Raw | None = None
+    error: Raw | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What came of an accept record: the run, or the earlier run of the same `Idempotency-Key`."""
+
+    run_id: str
+    is_repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs a list holds. Empty fields filter nothing."""
+
+    workflows: Sequence[str] = ()
+    statuses: Sequence[RunStatus] = ()
+    tags: Sequence[str] = ()
+    kind: str | None = None
+    parent_run_id: str | None = None
+    created_after_us: int | None = None
+    created_before_us: int | None = None
+    finished_after_us: int | None = None
+    #: Text contained in the run's error.
+    error_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a list, newest first, and the cursor of the next part (None at the end)."""
+
+    runs: tuple[Run, ...]
+    next_before: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a check of the journal file found; no problems means it is sound."""
+
+    path: str
+    schema_version: int
+    size_bytes: int
+    runs: int
+    problems: tuple[str, ...] = field(default=())
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)
