@@ -33,7 +33,8 @@ PyFlueError
 ├── RequestRefused                  an HTTP request or WebSocket message that is not acceptable
 │   ├── InvalidRequest · InvalidQuery · RouteNotFound · MethodNotAllowed · UnsupportedMediaType
 │   ├── Unauthorized · Forbidden · OriginRefused · HostRefused
-│   └── HeadersTooLarge · SocketMisused
+│   ├── HeadersTooLarge · RequestTooSlow · SocketMisused
+│   └── TooManyConnections          the server has as many connections as it takes
 ├── Unreachable                     (client) no server answered
 └── ServerAnswered                  (client) the server answered with an error of a type not listed here
 
@@ -515,6 +516,24 @@ class HeadersTooLarge(RequestRefused):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request's headers are larger than {limit_bytes:,} bytes.")
+
+
+class RequestTooSlow(RequestRefused):
+    """The request did not arrive in time."""
+
+    type = "request_too_slow"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(f"The request did not arrive within {limit_s:g} s.")
+
+
+class TooManyConnections(RequestRefused):
+    """The server has as many connections as it takes."""
+
+    type = "too_many_connections"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The server has its {limit:,} connections.", hint="Try again in a few seconds.")
 
 
 class SocketMisused(RequestRefused):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from .context import FlueContext, RequestInfo
+from .embedded import EmbeddedEngine
 from .port import Engine, RunHandle, Submission
+from .quarantine import Quarantine
 from .workflow import Graph, GraphEdge, GraphNode, Workflow, WorkflowSource
 
 __all__ = [
+    "EmbeddedEngine",
     "Engine",
     "FlueContext",
     "Graph",
     "GraphEdge",
     "GraphNode",
+    "Quarantine",
     "RequestInfo",
     "RunHandle",
     "Submission",

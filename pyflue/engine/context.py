@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from .. import codec
+from ..clock import to_datetime
 from ..codec import Raw
 from ..journal.records import EventType
 
@@ -128,12 +129,12 @@ class FlueContext(Generic[P]):
     """
 
     __slots__ = (
+        "_deadline_us",
         "_env",
         "_raw_request",
         "_recorder",
         "_req",
         "attempt",
-        "deadline_at",
         "id",
         "log",
         "payload",
@@ -150,7 +151,7 @@ class FlueContext(Generic[P]):
         recorder: Recorder,
         attempt: int = 1,
         tags: tuple[str, ...] = (),
-        deadline_at: datetime | None = None,
+        deadline_us: int | None = None,
         request: Raw | None = None,
     ) -> None:
         #: The run id, `workflow:<name>:<ulid>`.
@@ -163,14 +164,18 @@ class FlueContext(Generic[P]):
         self.attempt = attempt
         #: The tags given when the run was started.
         self.tags = tags
-        #: When the run will be ended if it has not ended by itself, or None.
-        self.deadline_at = deadline_at
+        self._deadline_us = deadline_us
         #: Structured events of the run: `ctx.log.info("message", field=value)`.
         self.log = RunLog(recorder)
         self._recorder = recorder
         self._raw_request = request
         self._req: RequestInfo | None = None
         self._env: dict[str, str] | None = None
+
+    @property
+    def deadline_at(self) -> datetime | None:
+        """When the run will be ended if it has not ended by itself, aware, in UTC; None if never."""
+        return None if self._deadline_us is None else to_datetime(self._deadline_us)
 
     @property
     def env(self) -> Mapping[str, str]:

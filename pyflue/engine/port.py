@@ -6,11 +6,12 @@ waits on the handle or reads the run's events; which process does the work is no
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .. import codec
 from ..codec import Raw
 from ..journal import Event, Outcome, Run
 from .workflow import Workflow
@@ -35,6 +36,11 @@ class Submission:
     retried_from: str | None = None
     forked_from: str | None = None
 
+    def digest(self) -> str:
+        """What two requests with the same `Idempotency-Key` must have in common."""
+        text = codec.encode([self.workflow.name, self.payload, self.tags, self.deadline_s])
+        return hashlib.sha256(text).hexdigest()
+
 
 class RunHandle(Protocol):
     """A submitted run, as its submitter sees it."""
@@ -47,10 +53,12 @@ class RunHandle(Protocol):
         """Whether this is an earlier run with the same `Idempotency-Key`."""
         ...
 
-    def outcome(self) -> asyncio.Future[Outcome]:
-        """Resolves when the run's end is committed; cancelling the future leaves the run alone.
+    async def outcome(self) -> Outcome:
+        """How the run ended, once that is committed; cancelling the wait leaves the run alone.
 
-        Raises (from the future): the journal's error if the run could not be recorded.
+        Raises:
+            RunStopped: the run goes on in another engine, or after a restart.
+            JournalFull, JournalBusy: its record could not be written.
         """
         ...
 

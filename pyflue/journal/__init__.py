@@ -10,6 +10,7 @@ from .port import Journal, Watch, follow
 from .records import (
     FINAL,
     Accepted,
+    CancelAnswer,
     Checked,
     Event,
     EventType,
@@ -26,6 +27,7 @@ from .records import (
 __all__ = [
     "FINAL",
     "Accepted",
+    "CancelAnswer",
     "Checked",
     "Event",
     "EventType",

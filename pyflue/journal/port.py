@@ -11,11 +11,25 @@ go on. `tests/contracts/test_journal.py` is the exact contract; every adapter pa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from .records import Accepted, Checked, Event, Fence, NewEvent, NewRun, Outcome, Page, Run, RunFilter, RunStatus
+from .records import (
+    Accepted,
+    CancelAnswer,
+    Checked,
+    Event,
+    Fence,
+    NewEvent,
+    NewRun,
+    Outcome,
+    Page,
+    Run,
+    RunFilter,
+    RunStatus,
+)
 
 
 class Journal(Protocol):
@@ -26,34 +40,38 @@ class Journal(Protocol):
 
     # Runs: writes
 
-    def accept(self, new: NewRun) -> Awaitable[Accepted]:
-        """Record a new run. With an idempotency key that is known, answer the earlier run instead.
+    def accept(self, new: NewRun) -> asyncio.Future[Accepted]:
+        """Record a new run. With an idempotency key that is known, the answer names the earlier run instead."""
+        ...
 
-        Raises:
-            IdempotencyConflict: the key was used with another `request_digest`.
+    def claim(
+        self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
+    ) -> Awaitable[Sequence[Run]]:
+        """Take up to `limit` queued runs, oldest first; each is `running` under a new attempt when this resolves.
+
+        With `run_ids` only those; with `max_crashes` only runs that crashed fewer times than that.
         """
         ...
 
-    def claim(self, owner: str, limit: int) -> Awaitable[Sequence[Run]]:
-        """Take up to `limit` queued runs, oldest first; each is `running` under a new attempt when this resolves."""
-        ...
+    def requeue(self, lost: Fence, *, crashed: bool) -> Awaitable[bool]:
+        """Queue a run again whose engine has died, or has lost the run's task; False if the fence no longer holds.
 
-    def adopt(self, run_id: str, *, dead_owner: str, owner: str, crashed: bool) -> Awaitable[Run | None]:
-        """Take over a run that `dead_owner` still owns; None if somebody else was faster, or it is final.
-
-        `crashed` counts the loss as a crash of a running run. A run whose cancellation was requested ends as
-        cancelled and is not taken over.
+        `crashed` counts the loss as a crash of the run. A run whose cancellation was requested ends as cancelled.
         """
         ...
 
-    def append(self, fence: Fence, events: Sequence[NewEvent]) -> Awaitable[bool]:
-        """Append events; False if the fence no longer holds."""
+    def append(self, fence: Fence, event: NewEvent) -> None:
+        """Append an event soon, without waiting for the disk; `unwritten` and `drain` tell how far that is.
+
+        If the fence no longer holds nothing is written and `on_lost` is called.
+        """
         ...
 
-    def finish(self, fence: Fence, outcome: Outcome, at_us: int) -> Awaitable[Run | None]:
+    def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         """Make the run final and append `run_end`; None if the fence no longer holds.
 
-        A run whose cancellation was requested before ends as cancelled, whatever `outcome` says.
+        Returns what was recorded: a run whose cancellation was requested before ends as cancelled, whatever
+        `outcome` says.
         """
         ...
 
@@ -61,10 +79,10 @@ class Journal(Protocol):
         """Hand a run back: it is queued again and belongs to nobody; False if the fence no longer holds."""
         ...
 
-    def cancel(self, run_id: str) -> Awaitable[Run | None]:
+    def cancel(self, run_id: str) -> Awaitable[CancelAnswer | None]:
         """Ask for the end of a run. A queued run ends at once; one with an owner is marked, its owner ends it.
 
-        Returns the run after the change, unchanged if it was final before; None if there is none.
+        None if there is no such run.
         """
         ...
 
@@ -76,7 +94,11 @@ class Journal(Protocol):
         ...
 
     def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
-        """Delete up to `limit` runs that ended before a time, and idempotency keys whose time is over."""
+        """Delete up to `limit` runs that ended before a time; returns how many it were."""
+        ...
+
+    def forget_keys(self) -> Awaitable[None]:
+        """Delete the idempotency keys whose time is over."""
         ...
 
     # Runs: reads
@@ -93,8 +115,20 @@ class Journal(Protocol):
         """Running and waiting runs (of one owner), without values."""
         ...
 
-    async def count_queued(self) -> int:
-        """How many runs are queued."""
+    async def lost(self) -> Sequence[Run]:
+        """Running and waiting runs whose engine is no longer alive, without values."""
+        ...
+
+    async def cancel_requests(self, owner: str) -> Sequence[str]:
+        """The ids of an engine's runs that somebody asked to end."""
+        ...
+
+    async def suspects(self, crashes: int) -> Sequence[str]:
+        """The ids of queued runs that crashed at least so many times without recording a step or wait."""
+        ...
+
+    async def count_queued(self, *, max_crashes: int | None = None) -> int:
+        """How many runs are queued (that crashed fewer times than `max_crashes`)."""
         ...
 
     async def events(
@@ -127,11 +161,22 @@ class Journal(Protocol):
         """Call `callback` (from any thread) after other processes have committed something."""
         ...
 
-    def on_poisoned(self, callback: Callable[[Fence, Exception], None]) -> None:
-        """Call `callback` (from any thread) when a write of a run could not be stored."""
+    def on_lost(self, callback: Callable[[Fence, Exception | None], None]) -> None:
+        """Call `callback` (from any thread) when a run's write was refused.
+
+        With None the fence no longer held; with an error the write could not be stored and the fence is poisoned.
+        """
         ...
 
     # Life
+
+    def enlist(self, engine_id: str) -> None:
+        """Make an engine known as alive until this journal is closed or its process ends, however it ends.
+
+        Raises:
+            JournalUnreadable: the file is corrupted (it is read through before an engine relies on it).
+        """
+        ...
 
     def unwritten(self, run_id: str) -> int:
         """How many of a run's writes wait for the disk."""

@@ -200,6 +200,16 @@ class Accepted:
 
     run_id: str
     is_repeat: bool = False
+    #: The key came before with another request; nothing was recorded.
+    is_conflict: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelAnswer:
+    """What came of a request to cancel: the run as it is now, and whether it was final before."""
+
+    run: Run
+    was_final: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

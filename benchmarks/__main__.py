@@ -1,0 +1,146 @@
+"""Measures everything, prints the figures and the budgets, and writes both as JSON; `README.md` tells the parts."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pyflue import codec
+
+from . import accepted, commands, disk, http_series, machine
+from .budgets import Verdict, judge
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Size:
+    """How long each part measures."""
+
+    rounds: int
+    seconds: float
+    command_times: int
+    events: int
+
+
+_FULL = _Size(rounds=3, seconds=12.0, command_times=15, events=100_000)
+_QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what PyFlue costs.")
+    parser.add_argument("--quick", action="store_true", help="a minute instead of six; figures for orientation only")
+    parser.add_argument("--without-previous", action="store_true", help="leave pyflue 0.2.0 out")
+    options = parser.parse_args()
+    size = _QUICK if options.quick else _FULL
+    figures: dict[str, float] = {}
+    rounds: list[dict[str, Any]] = []
+
+    def http() -> dict[str, float]:
+        names = [name for name in http_series.SERVERS if not (options.without_previous and name == "previous")]
+        measured = http_series.compare(names, connections=[32, 1], rounds=size.rounds, seconds=size.seconds)
+        rounds.extend(
+            {"server": name, **asdict(one)}
+            for servers in measured.values()
+            for name, series in servers.items()
+            for one in series
+        )
+        return http_series.medians(measured)
+
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "the disk": disk.measure,
+        "commands": lambda: commands.measure(times=size.command_times, with_previous=not options.without_previous),
+        "runs in process": lambda: _child("in_process", "--seconds", str(size.seconds)),
+        "a long run": lambda: _child("long_run", "--count", str(size.events)),
+        "a tenth of it": lambda: _shorter(_child("long_run", "--count", str(size.events // 10))),
+        "waited requests": http,
+        "accepted requests": lambda: accepted.measure(seconds=size.seconds),
+    }
+    for number, (what, measure) in enumerate(parts.items(), start=1):
+        print(f"{number}/{len(parts)} {what}", file=sys.stderr)
+        figures |= measure()
+
+    verdicts = judge(figures)
+    _print(figures, verdicts)
+    path = _write(options.quick, figures, verdicts, rounds)
+    print(f"Written to {path.relative_to(_RESULTS.parent.parent)}")
+
+
+def _child(module: str, *arguments: str) -> dict[str, float]:
+    """A part that measures itself in a process of its own and prints its figures as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *arguments], stdout=subprocess.PIPE, check=True
+    )
+    return codec.load(done.stdout)
+
+
+def _shorter(figures: dict[str, float]) -> dict[str, float]:
+    return {name.replace("long_run.", "shorter_run."): value for name, value in figures.items()}
+
+
+def _print(figures: dict[str, float], verdicts: list[Verdict]) -> None:
+    # On a pipe rich would fold the table to 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table("figure", title="Figures (medians)")
+    table.add_column("value", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
+    console.print(table)
+    table = Table("budget", title="Budgets")
+    for heading in ("measured", "bound", "aim"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for verdict in verdicts:
+        table.add_row(*_row(verdict))
+    console.print(table)
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    budget = verdict.budget
+    bound = f"≥ {budget.at_least:,g}" if budget.at_least is not None else f"≤ {budget.at_most:,.3g}"
+    measured = "-" if verdict.value is None else f"{verdict.value:,.2f} {budget.unit}".strip()
+    said = {True: "[green]met[/]", False: "[bold red]missed[/]", None: "not measured"}[verdict.met]
+    return (
+        budget.what,
+        measured,
+        f"{bound} {budget.unit}".strip(),
+        "" if budget.aim is None else f"{budget.aim:g}",
+        said,
+    )
+
+
+def _write(quick: bool, figures: dict[str, float], verdicts: list[Verdict], rounds: list[dict[str, Any]]) -> Path:
+    at = datetime.now(UTC)
+    record = {
+        "at": at.isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": machine.facts(),
+        "figures": figures,
+        "budgets": [
+            {
+                "what": verdict.budget.what,
+                "measured": verdict.value,
+                "at_least": verdict.budget.at_least,
+                "at_most": verdict.budget.at_most,
+                "met": verdict.met,
+            }
+            for verdict in verdicts
+        ],
+        "rounds": rounds,
+    }
+    path = _RESULTS / f"{at:%Y%m%dT%H%M%SZ}.json"
+    path.write_bytes(codec.encode(record))
+    return path
+
+
+if __name__ == "__main__":
+    main()

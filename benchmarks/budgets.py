@@ -1,0 +1,116 @@
+"""Which figures have a budget, and what it is: ratios within one run on one machine, and a few absolute times.
+
+The budgets are design decisions, not test assertions: a busy machine may miss one without anything being wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A figure made of the measured ones, and its bound. `aim` is what would be better still."""
+
+    what: str
+    figure: Callable[[Figures], float]
+    at_least: float | None = None
+    at_most: float | None = None
+    aim: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A budget beside what was measured; `met` is None if its figures were not measured."""
+
+    budget: Budget
+    value: float | None
+    met: bool | None
+
+
+def _figure(name: str) -> Callable[[Figures], float]:
+    return lambda figures: figures[name]
+
+
+def _ratio(above: str, below: str) -> Callable[[Figures], float]:
+    return lambda figures: figures[above] / figures[below]
+
+
+BUDGETS: Sequence[Budget] = (
+    Budget(
+        what="waited, 32 connections: ours / bare echo",
+        figure=_ratio("http_32.ours.per_second", "http_32.bare.per_second"),
+        at_least=0.25,
+        aim=0.4,
+    ),
+    Budget(
+        what="waited, 32 connections: ours / 0.2.0 in memory",
+        figure=_ratio("http_32.ours.per_second", "http_32.previous.per_second"),
+        at_least=4,
+    ),
+    Budget(
+        what="waited, 32 connections: p99 / p50",
+        figure=_ratio("http_32.ours.p99_ms", "http_32.ours.p50_ms"),
+        at_most=5,
+    ),
+    Budget(
+        what="waited, 1 connection: p50 ours / p50 0.2.0",
+        figure=_ratio("http_1.ours.p50_ms", "http_1.previous.p50_ms"),
+        at_most=1,
+    ),
+    Budget(what="in process, 64 callers", figure=_figure("in_process.per_second"), at_least=3000, unit="runs/s"),
+    Budget(what="import pyflue", figure=_figure("command.ours.import_ms"), at_most=40, unit="ms"),
+    Budget(what="pyflue --help", figure=_figure("command.ours.help_ms"), at_most=150, unit="ms"),
+    Budget(what="pyflue run echo", figure=_figure("command.ours.run_ms"), at_most=200, unit="ms"),
+    Budget(
+        what="import pyflue: ours / 0.2.0",
+        figure=_ratio("command.ours.import_ms", "command.previous.import_ms"),
+        at_most=1 / 3,
+    ),
+    Budget(
+        what="pyflue --help: ours / 0.2.0",
+        figure=_ratio("command.ours.help_ms", "command.previous.help_ms"),
+        at_most=1 / 3,
+    ),
+    Budget(
+        what="pyflue run echo: ours / 0.2.0",
+        figure=_ratio("command.ours.run_ms", "command.previous.run_ms"),
+        at_most=1 / 3,
+    ),
+    Budget(
+        what="long run: events stored",
+        figure=_figure("long_run.events_per_second"),
+        at_least=10_000,
+        unit="/s",
+    ),
+    Budget(
+        what="long run: memory of ten times the events, grown by",
+        figure=lambda figures: figures["long_run.peak_mib"] - figures["shorter_run.peak_mib"],
+        at_most=16,
+        unit="MiB",
+    ),
+    Budget(
+        what="long run: first 1,000 events from the middle",
+        figure=_figure("long_run.middle_page_ms"),
+        at_most=1000,
+        unit="ms",
+    ),
+)
+
+
+def judge(figures: Figures) -> list[Verdict]:
+    """Every budget with its verdict."""
+    return [_verdict(budget, figures) for budget in BUDGETS]
+
+
+def _verdict(budget: Budget, figures: Figures) -> Verdict:
+    try:
+        value = budget.figure(figures)
+    except KeyError:
+        return Verdict(budget=budget, value=None, met=None)
+    met = (budget.at_least is None or value >= budget.at_least) and (budget.at_most is None or value <= budget.at_most)
+    return Verdict(budget=budget, value=value, met=met)

@@ -1,0 +1,81 @@
+"""A process of its own for runs that may end their process: both ends of it.
+
+`SubprocessQuarantine` is what the engine of `dev` and `serve` is given; it starts this module as a program. The child
+opens the same project, drives the runs it was told, and exits. It is told on its standard input, whose end means stop:
+so it also stops when its parent is gone, however that went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import codec
+from .errors import PyFlueError
+
+
+class SubprocessQuarantine:
+    """Implements `engine.Quarantine` for a project on disk."""
+
+    def __init__(self, root: Path, options: Mapping[str, Any]) -> None:
+        self._root = root
+        self._options = dict(options)
+
+    async def try_runs(self, run_ids: Sequence[str]) -> str | None:
+        order = {"root": str(self._root), "options": self._options, "run_ids": list(run_ids)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "pyflue.apart",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            # Ctrl-C reaches the parent only, which then ends the child in good order.
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        assert process.stdin is not None  # noqa: S101  (asked for above)
+        try:
+            process.stdin.write(codec.encode(order) + b"\n")
+            code = await process.wait()
+        except asyncio.CancelledError:
+            process.stdin.close()
+            raise
+        if code == 0:
+            return None
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def main() -> None:
+    """The child."""
+    order = codec.load(sys.stdin.buffer.readline())
+    asyncio.run(_drive(Path(order["root"]), order["options"], order["run_ids"]))
+
+
+async def _drive(root: Path, options: Mapping[str, Any], run_ids: Sequence[str]) -> None:
+    from .main import open_project
+
+    loop = asyncio.get_running_loop()
+    project = await asyncio.to_thread(open_project, root, options=options)
+    try:
+        async with project.engine(adopts=False) as engine:
+            driving = loop.create_task(engine.drive_these(run_ids))
+            threading.Thread(target=_stop_at_end_of_input, args=(loop, driving), daemon=True).start()
+            await asyncio.wait([driving])
+            if not driving.cancelled() and isinstance(error := driving.exception(), PyFlueError):
+                print(f"error: {error}", file=sys.stderr)  # noqa: T201  (the operator's terminal)
+    finally:
+        await project.journal.close()
+
+
+def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, driving: asyncio.Task[None]) -> None:
+    sys.stdin.buffer.read()
+    loop.call_soon_threadsafe(driving.cancel)
+
+
+if __name__ == "__main__":
+    main()

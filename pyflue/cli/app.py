@@ -1,0 +1,80 @@
+"""The root of the command line: global options, the table of commands, and how any of them ends.
+
+Nothing but click is imported until a command is chosen, `pyflue --help` and completion of command names included.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from .. import __version__
+from ..errors import PyFlueError
+
+#: The commands in the order of `--help`: the module below this folder that has the `command`, and the first sentence
+#: of its help (a test compares them).
+COMMANDS = {
+    "init": ("init", "Start a new project in a folder."),
+    "run": ("run", "Run a workflow here and print its result."),
+    "dev": ("dev", "Serve the project and reload workflows when their files change."),
+    "serve": ("serve", "Serve the project."),
+    "logs": ("logs", "Show the events of a run."),
+    "runs": ("runs", "List, inspect, end, repeat and delete runs."),
+    "workflows": ("workflows", "List, inspect and check workflow files."),
+    "db": ("db", "Check, copy and tidy the journal."),
+    "completion": ("completion", "Print the script that completes `pyflue` commands in a shell."),
+}
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        return import_module(f"{__package__}.{module}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        names = [
+            CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PyFlueError as error:
+            from .errors import Failure
+
+            raise Failure(error) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The project folder; otherwise the nearest one from here upwards.",
+)
+@click.version_option(__version__, message="pyflue %(version)s")
+def main(project: Path | None) -> None:
+    """Durable workflows from plain files: a workflow is a file, a run is its journal.
+
+    The result of a command goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the run failed, 2 wrong
+    use, 3 not found or not reachable, 4 refused, 5 the journal cannot be used, 130 interrupted.
+    """

@@ -1,0 +1,97 @@
+"""What commands write: results on stdout, everything else on stderr, and nothing that a terminal would obey.
+
+Text of payloads, logs and errors comes from outside. On its way to a terminal every control character and every mark
+that reorders text is shown as an escape. JSON stays JSON: there the same characters become `\\u` escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from .. import codec
+
+#: C0 and C1 controls, DEL, line and paragraph separators, and the marks that change the direction of text.
+_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+_unsafe = re.compile(f"[{_UNSAFE}]")
+_unsafe_but_layout = re.compile(f"(?![\\n\\t])[{_UNSAFE}]")
+
+
+def shown(text: str, *, layout: bool = False) -> str:
+    """Text that is safe to print; `layout` leaves line breaks and tabs as they are."""
+    return (_unsafe_but_layout if layout else _unsafe).sub(_escape, text)
+
+
+def safe_json(data: bytes) -> bytes:
+    """JSON text of the same meaning without characters a terminal would obey. Line breaks of its layout stay."""
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    # Unsafe characters can only stand inside strings, where an escape means the same.
+    return _unsafe_but_layout.sub(lambda found: f"\\u{ord(found[0]):04x}", data.decode()).encode()
+
+
+def paint(text: str, **style: Any) -> str:
+    """Coloured text; plain under NO_COLOR. `click.echo` takes the colours out where there is no terminal."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 run`, `2 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal something: a line on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any, *, indent: int = 2) -> None:
+    """Write a JSON value to stdout, indented; `indent=0` writes it on one line."""
+    data = codec.encode(value)
+    click.echo(safe_json(msgspec.json.format(data, indent=indent) if indent else data))
+
+
+def print_result(value: codec.Raw | None) -> None:
+    """Write a run's result to stdout: a string as it is (safe for a terminal), anything else as indented JSON."""
+    if value is not None and memoryview(value)[:1] == b'"':
+        text = str(codec.load(value))
+        click.echo(shown(text, layout=True) if sys.stdout.isatty() else text)
+    else:
+        print_json(value)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write rows to stdout. The first column, an id or a name to copy, is never broken."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 100_000  # another program reads this: no line may be broken
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    for position, name in enumerate(columns):
+        table.add_column(name, no_wrap=position == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    console.print(table)
+
+
+def error_lines(error: Mapping[str, Any]) -> list[str]:
+    """A run's recorded error to read: what it was and where, then the traceback of the author's code if there is one."""
+    what = shown(f"{error.get('exception') or error.get('type')}: {error.get('message')}", layout=True)
+    where = f" (at {shown(str(error['where']))})" if "where" in error else ""
+    traceback = shown(str(error.get("traceback", "")).rstrip(), layout=True)
+    return [what + where, *([paint(traceback, dim=True)] if traceback else [])]
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

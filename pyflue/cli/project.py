@@ -1,0 +1,80 @@
+"""The project a command works on: its folder, its settings, its journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from ..errors import RunNotFound
+from ..journal import Journal, Run, RunFilter, open_journal
+from ..settings import Settings, find_root, load_settings
+
+_RECENT = 25
+_SQLITE = "sqlite:///"
+
+
+def project_root(ctx: click.Context) -> Path:
+    """The folder named by `--project`, or the nearest project from here upwards.
+
+    Raises:
+        ProjectNotFound
+    """
+    return find_root(ctx.find_root().params.get("project") or Path.cwd())
+
+
+@asynccontextmanager
+async def open_for_reading(ctx: click.Context) -> AsyncGenerator[Journal, None]:
+    """The project's journal, read-only: beside a running server as well as without one."""
+    async with _opened(load_settings(project_root(ctx)), read_only=True) as journal:
+        yield journal
+
+
+@asynccontextmanager
+async def open_for_writing(ctx: click.Context) -> AsyncGenerator[Journal, None]:
+    """The project's journal, for changes to runs that are already there."""
+    async with _opened(load_settings(project_root(ctx)), read_only=False) as journal:
+        yield journal
+
+
+async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Run:
+    """The run of an id.
+
+    Raises:
+        RunNotFound
+    """
+    run = await journal.run(run_id, values=values)
+    if run is None:
+        raise RunNotFound(run_id)
+    return run
+
+
+def recent_runs(ctx: click.Context) -> list[tuple[str, str]]:
+    """Ids and statuses of the newest runs, for completion."""
+
+    async def read() -> list[tuple[str, str]]:
+        async with open_for_reading(ctx) as journal:
+            page = await journal.runs(RunFilter(), limit=_RECENT)
+            return [(run.run_id, run.status.value) for run in page.runs]
+
+    return asyncio.run(read())
+
+
+@asynccontextmanager
+async def _opened(settings: Settings, *, read_only: bool) -> AsyncGenerator[Journal, None]:
+    url = settings.journal_url
+    if _is_missing(url):
+        # Nothing has run here yet. An empty journal gives the right answers, and leaves no file behind.
+        url, read_only = "memory:", False
+    journal = open_journal(url, settings=settings.journal, limits=settings.limits, read_only=read_only)
+    try:
+        yield journal
+    finally:
+        await journal.close()
+
+
+def _is_missing(url: str) -> bool:
+    return url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists()

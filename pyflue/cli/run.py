@@ -1,0 +1,144 @@
+"""`pyflue run`: one run of a workflow, in this process, on a server, or left to a server of this project."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .. import codec
+from ..errors import TooLarge
+from .params import Duration, Words, WorkflowName, json_option, read_payload, server_option
+from .project import project_root
+from .running import PICKED_UP, Ended, drive, drive_remote, enqueue, report, report_accepted
+
+if TYPE_CHECKING:
+    from ..engine import Submission
+    from ..main import Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What was asked for."""
+
+    name: str
+    payload: bytes
+    tags: tuple[str, ...]
+    deadline_s: float | None
+
+
+@click.command()
+@click.argument("name", type=WorkflowName())
+@click.option(
+    "--payload", default="{}", metavar="JSON", help="The input: JSON, @file to read a file, - to read stdin. [{}]"
+)
+@click.option("--tags", type=Words(), default=(), metavar="A,B", help="Tags of the run.")
+@click.option("--deadline", type=Duration(), metavar="TIME", help="End the run as failed after this time (90, 10m).")
+@click.option("--stream", is_flag=True, help="Show events as they happen, on stderr.")
+@click.option("--detach", is_flag=True, help="Only accept the run and print its id; a server drives it.")
+@json_option
+@server_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    name: str,
+    payload: str,
+    tags: tuple[str, ...],
+    deadline: float | None,
+    stream: bool,
+    detach: bool,
+    as_json: bool,
+    server: str | None,
+) -> None:
+    """Run a workflow here and print its result.
+
+    The result goes to stdout: text as it is, everything else as indented JSON (--json: with run id and status). Ctrl-C
+    cancels the run. A failed run ends with exit code 1.
+    """
+    if stream and detach:
+        raise click.UsageError("--stream and --detach exclude each other: `pyflue logs --follow` shows a detached run.")
+    order = _Order(name=name, payload=read_payload(payload), tags=tags, deadline_s=deadline)
+    if detach:
+        if server is None:
+            run_id = asyncio.run(_accept(project_root(ctx), order))
+            report_accepted(run_id, as_json=as_json, waits_for=PICKED_UP)
+        else:
+            run_id = asyncio.run(_send(server, order))
+            report_accepted(run_id, as_json=as_json, waits_for=f"{server} drives it.")
+        return
+    if server is None:
+        ended = asyncio.run(_run_here(project_root(ctx), order, stream=stream))
+    else:
+        ended = asyncio.run(_run_there(server, order, stream=stream))
+    report(ended, as_json=as_json)
+
+
+async def _run_here(root: Path, order: _Order, *, stream: bool) -> Ended:
+    from ..main import open_project
+
+    project = open_project(root)
+    try:
+        submission = _submission(project, order)
+        async with project.engine(adopts=False) as engine:
+            return await drive(engine, await engine.submit(submission), order.name, stream=stream)
+    finally:
+        await project.journal.close()
+
+
+async def _run_there(server: str, order: _Order, *, stream: bool) -> Ended:
+    from ..client import PyFlueClient
+
+    async with PyFlueClient(server) as client:
+        events = client.workflows.stream(order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s)
+        return await drive_remote(client, events, order.name, stream=stream)
+
+
+async def _send(server: str, order: _Order) -> str:
+    from ..client import PyFlueClient
+
+    async with PyFlueClient(server) as client:
+        answer = await client.workflows.invoke(
+            order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s
+        )
+        return answer["run_id"]
+
+
+async def _accept(root: Path, order: _Order) -> str:
+    """Put the run on the journal's queue, checked as if it were to start here."""
+    from ..main import open_project
+
+    project = open_project(root)
+    try:
+        return await enqueue(project.journal, _submission(project, order))
+    finally:
+        await project.journal.close()
+
+
+def _submission(project: Project, order: _Order) -> Submission:
+    """
+    Raises:
+        WorkflowNotFound, WorkflowInvalid, InvalidJson, TooLarge, PayloadInvalid
+    """
+    from ..engine import Submission
+
+    limits = project.settings.limits
+    workflow = project.catalog.find(order.name)
+    if len(order.payload) > limits.payload_bytes:
+        raise TooLarge("The payload", len(order.payload), limits.payload_bytes, "limits.payload_bytes")
+    payload = codec.decode(order.payload, "The payload", max_depth=limits.json_depth)
+    return Submission(
+        workflow=workflow,
+        payload=codec.compact(order.payload, payload),
+        parsed=workflow.parse(payload),
+        tags=order.tags,
+        deadline_s=order.deadline_s,
+    )
+
+
+def _decoded(order: _Order) -> Any:
+    # How deep it may be is the server's decision.
+    return codec.decode(order.payload, "The payload", max_depth=sys.getrecursionlimit())

@@ -1,0 +1,135 @@
+"""`pyflue workflows`: the workflow files of the project, or those a server has."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..settings import load_settings
+from .output import counted, paint, print_json, print_table, say, shown
+from .params import WorkflowName, json_option, server_option
+from .project import project_root
+
+if TYPE_CHECKING:
+    from ..workflows import Catalog
+
+
+@click.group()
+def command() -> None:
+    """List, inspect and check workflow files."""
+
+
+@command.command("list")
+@json_option
+@server_option
+@click.pass_context
+def list_workflows(ctx: click.Context, as_json: bool, server: str | None) -> None:
+    """List the workflows; those that cannot be used are listed with the reason."""
+    entries = _local_entries(project_root(ctx)) if server is None else asyncio.run(_remote_entries(server))
+    if as_json:
+        print_json({"workflows": entries})
+    elif entries:
+        print_table(["NAME", "KIND", "DESCRIPTION"], [_row(entry) for entry in entries])
+    else:
+        say("no workflows; put one into src/workflows/")
+
+
+@command.command("show")
+@click.argument("name", type=WorkflowName())
+@json_option
+@server_option
+@click.pass_context
+def show_workflow(ctx: click.Context, name: str, as_json: bool, server: str | None) -> None:
+    """Show a workflow: its file, what it does, the schemas of its payload and result."""
+    shown_one = _local_one(project_root(ctx), name) if server is None else asyncio.run(_remote_one(server, name))
+    if as_json:
+        print_json(shown_one)
+        return
+    for field in ("name", "kind", "path", "version", "description"):
+        if shown_one.get(field):
+            click.echo(f"{paint(f'{field:<12}', bold=True)} {shown(str(shown_one[field]), layout=True)}")
+    for field in ("input_schema", "output_schema"):
+        click.echo(paint(field, bold=True))
+        print_json(shown_one[field])
+
+
+@command.command("validate")
+@json_option
+@click.pass_context
+def validate_workflows(ctx: click.Context, as_json: bool) -> None:
+    """Load every workflow file and report what is wrong, as file:line: message. Exit code 1 if anything is."""
+    root = project_root(ctx)
+    catalog = _catalog(root)
+    catalog.refresh()
+    problems = catalog.diagnostics()
+    count = len(catalog.names())
+    if as_json:
+        listed = [{"path": _relative(p.path, root), "line": p.line, "message": p.message} for p in problems]
+        print_json({"workflows": count, "problems": listed})
+    else:
+        for problem in problems:
+            line = "" if problem.line is None else f"{problem.line}:"
+            click.echo(shown(f"{_relative(problem.path, root)}:{line} {problem.message}"))
+        say(f"{counted(count, 'workflow')}, {counted(len(problems), 'problem')}")
+    if problems:
+        ctx.exit(1)
+
+
+def _catalog(root: Path) -> Catalog:
+    from ..workflows import Catalog
+
+    return Catalog(root, import_timeout_s=load_settings(root).engine.import_timeout_s)
+
+
+def _local_entries(root: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": entry.name,
+            "kind": entry.kind,
+            "path": _relative(entry.path, root),
+            "description": "" if entry.workflow is None else entry.workflow.description,
+            "error": None if entry.error is None else entry.error.to_dict(),
+        }
+        for entry in _catalog(root).entries()
+    ]
+
+
+def _local_one(root: Path, name: str) -> dict[str, Any]:
+    workflow = _catalog(root).find(name)
+    return {
+        "name": workflow.name,
+        "kind": workflow.kind,
+        "path": _relative(workflow.path, root),
+        "version": workflow.version,
+        "description": workflow.description,
+        "input_schema": dict(workflow.input_schema),
+        "output_schema": dict(workflow.output_schema),
+    }
+
+
+async def _remote_entries(server: str) -> list[dict[str, Any]]:
+    from ..client import PyFlueClient
+
+    async with PyFlueClient(server) as client:
+        return await client.workflows.list()
+
+
+async def _remote_one(server: str, name: str) -> dict[str, Any]:
+    from ..client import PyFlueClient
+
+    async with PyFlueClient(server) as client:
+        return await client.workflows.get(name)
+
+
+def _row(entry: dict[str, Any]) -> list[str]:
+    if entry.get("error"):
+        return [entry["name"], entry["kind"], f"broken: {entry['error']['message']}"]
+    first_line, _, _ = entry["description"].strip().partition("\n")
+    return [entry["name"], entry["kind"], first_line]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

@@ -1,0 +1,112 @@
+"""`client.runs`: runs of a server, whatever started them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from .connection import Connection
+from .streams import Cursor, follow, run_path
+
+
+class Runs:
+    """Look at runs, follow them, end them, start them again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def get(self, run_id: str) -> dict[str, Any]:
+        """The run's record: status, payload, result or error, times.
+
+        Raises:
+            RunNotFound: the server has no such run.
+        """
+        return (await self._connection.request("GET", run_path(run_id))).body
+
+    async def list(
+        self,
+        *,
+        workflow: str | Sequence[str] | None = None,
+        status: str | Sequence[str] | None = None,
+        tag: str | Sequence[str] | None = None,
+        kind: str | None = None,
+        parent_run_id: str | None = None,
+        created_after: str | None = None,
+        created_before: str | None = None,
+        finished_after: str | None = None,
+        error: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """A page of runs, newest first: `{"runs": [...], "next": cursor or None}`; pass `next` on as `cursor`.
+
+        A run is listed if it has one of the workflows, one of the statuses, all of the tags and `error` in its error's
+        text. Times are RFC 3339. The records come without payload and result.
+        """
+        query = {
+            "workflow": _joined(workflow),
+            "status": _joined(status),
+            "tag": _joined(tag),
+            "kind": kind,
+            "parent_run_id": parent_run_id,
+            "created_after": created_after,
+            "created_before": created_before,
+            "finished_after": finished_after,
+            "error": error,
+            "limit": limit,
+            "before": cursor,
+        }
+        return (await self._connection.request("GET", "/runs", query=query)).body
+
+    async def events(
+        self, run_id: str, *, after: int = 0, limit: int | None = None, types: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """The run's events above an index, as far as there are any: `{"events": [...], "next_after": index}`.
+
+        Raises:
+            RunNotFound: the server has no such run.
+        """
+        query = {"after": after, "limit": limit, "types": ",".join(types) or None}
+        return (await self._connection.request("GET", run_path(run_id) + "/events", query=query)).body
+
+    def stream(self, run_id: str, *, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the run's events above an index, then new ones as they happen, through `run_end`.
+
+        A broken connection is taken up again from the last index, a restart of the server included; no event is
+        repeated or left out. Leaving the loop early closes the stream (at once under `contextlib.aclosing`).
+
+        Raises:
+            RunNotFound: the server has no such run.
+            Unreachable: the server could not be reached again in time.
+        """
+        return follow(self._connection, run_id, Cursor(after))
+
+    async def cancel(self, run_id: str) -> dict[str, Any]:
+        """End the run. Returns its record: final, or still ending with `cancel_requested_at` set.
+
+        Raises:
+            RunNotFound, RunFinished.
+        """
+        return (await self._connection.request("POST", run_path(run_id) + "/cancel")).body
+
+    async def retry(self, run_id: str) -> dict[str, Any]:
+        """Start a new run like this failed or cancelled one: `{"status": "accepted", "run_id": the new one}`.
+
+        Raises:
+            RunNotFound, RunNotFinished, RunFinished.
+        """
+        return (await self._connection.request("POST", run_path(run_id) + "/retry")).body
+
+    async def delete(self, run_id: str) -> None:
+        """Delete a finished run with its events.
+
+        Raises:
+            RunNotFound, RunNotFinished.
+        """
+        await self._connection.request("DELETE", run_path(run_id))
+
+
+def _joined(words: str | Sequence[str] | None) -> str | None:
+    if words is None or isinstance(words, str):
+        return words
+    return ",".join(words) or None

@@ -1,0 +1,131 @@
+"""A run's events over HTTP: each index exactly once and in order, however often the connection breaks.
+
+The index of the last event is all that has to be remembered; a new connection goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import PyFlueError, Unreachable
+from .answers import error_from, read_json
+from .connection import Connection, Frames
+
+#: Answers of a server that is starting or stopping, or of the proxy before it.
+_TRY_AGAIN = frozenset({502, 503, 504})
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 2.0
+
+
+class Cursor:
+    """Where a reader is in a run."""
+
+    def __init__(self, after: int = 0) -> None:
+        #: The last index that was read.
+        self.index = after
+        #: Whether the run's last event was read.
+        self.is_at_end = False
+
+
+async def read(frames: Frames, cursor: Cursor) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield the events of one connection that come next after the cursor, and move it.
+
+    Ends with the run, with the connection, or when an index is missing: then the rest has to be asked for again.
+    """
+    async with aclosing(aiter(frames)) as arriving:
+        async for frame in arriving:
+            if frame.id is None:
+                if frame.event == "error":
+                    body = read_json(frame.data.encode(), "An error in an event stream")
+                    raise error_from(None, body.get("error", body))
+                continue  # live only: no part of the record
+            event: dict[str, Any] = read_json(frame.data.encode(), "An event")
+            index = int(event["index"])
+            if index <= cursor.index:
+                continue
+            if index > cursor.index + 1:
+                return
+            cursor.index = index
+            cursor.is_at_end = event["type"] == "run_end"
+            yield event
+            if cursor.is_at_end:
+                return
+
+
+async def follow(connection: Connection, run_id: str, cursor: Cursor) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield a run's events after the cursor through `run_end`, over as many connections as it takes.
+
+    Raises:
+        Unreachable: the server could not be reached for `reconnect_s`.
+        PyFlueError: the server refused (`RunNotFound`, `Unauthorized`, …).
+    """
+    patience = _Patience(connection.reconnect_s)
+    while True:
+        try:
+            async with connection.stream("GET", run_path(run_id) + "/stream", query={"after": cursor.index}) as frames:
+                patience.answered()
+                async with aclosing(read(frames, cursor)) as events:
+                    async for event in events:
+                        patience.progressed()
+                        yield event
+                        if cursor.is_at_end:
+                            return
+        except PyFlueError as error:
+            patience.lost(error)
+        await patience.pause()
+
+
+async def fetch_run(connection: Connection, run_id: str) -> dict[str, Any]:
+    """A run's record, from a server that may be restarting.
+
+    Raises:
+        As `follow`.
+    """
+    patience = _Patience(connection.reconnect_s)
+    while True:
+        try:
+            return (await connection.request("GET", run_path(run_id))).body
+        except PyFlueError as error:
+            patience.lost(error)
+        await patience.pause()
+
+
+def run_path(run_id: str) -> str:
+    """The path of a run's routes."""
+    return f"/runs/{quote(run_id, safe='')}"
+
+
+class _Patience:
+    """When to try again, and when to give up."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._silent_since: float | None = None
+        self._pause_s = _FIRST_PAUSE_S
+
+    def answered(self) -> None:
+        self._silent_since = None
+
+    def progressed(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    def lost(self, error: PyFlueError) -> None:
+        """Raises `error` if it will not pass by itself, or the server has not answered for too long."""
+        if not isinstance(error, Unreachable) and error.status not in _TRY_AGAIN:
+            raise error
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        if now - self._silent_since >= self._limit_s:
+            raise error
+
+    async def pause(self) -> None:
+        # Many readers lose a restarting server at the same moment; they should not come back at the same moment.
+        await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)

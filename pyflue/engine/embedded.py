@@ -1,0 +1,526 @@
+"""The embedded engine: drives runs in this process, on the event loop it was started on.
+
+Servers and commands use it through the `Engine` port. It accepts runs into the journal, drives as many as may run at
+once (the rest wait in the journal), commits how each ends, and takes over runs whose engine has died. What has to work
+even while a workflow blocks the event loop is in `supervisor.py`; what happens inside one attempt is in `drive.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .. import codec, ids
+from ..clock import Clock, SystemClock, to_us
+from ..codec import Raw
+from ..errors import (
+    CrashLoop,
+    EngineStopping,
+    IdempotencyConflict,
+    JournalError,
+    PyFlueError,
+    RunFinished,
+    RunNotFinished,
+    RunNotFound,
+    RunStopped,
+    TooLarge,
+)
+from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Outcome, Run, RunStatus, follow
+from ..logs import logger
+from ..settings import EngineSettings, Limits
+from .context import FlueContext
+from .drive import Drive, StopReason, failed
+from .port import RunHandle, Submission
+from .quarantine import CRASHES_OF_A_SUSPECT, Quarantine, examine
+from .recorder import JournalRecorder
+from .supervisor import Supervisor
+from .workflow import Workflow, WorkflowSource
+
+log = logger("pyflue.engine")
+
+_CLAIM_AT_ONCE = 100
+#: How long a caller of `cancel` is kept waiting for a run that another process drives.
+_DISTANT_CANCEL_S = 2.0
+#: The part of the stop time that runs get to end by themselves before they are handed back.
+_FINISHING_SHARE = 0.2
+
+
+class EmbeddedEngine:
+    """Implements the `Engine` port; use it as an async context manager.
+
+    With `adopts` it also drives runs that others left behind or queued; without (as `pyflue run` does) only its own.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        workflows: WorkflowSource,
+        *,
+        settings: EngineSettings | None = None,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        root: Path | None = None,
+        adopts: bool = True,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        self.engine_id = ids.new_ulid()
+        self._journal = journal
+        self._workflows = workflows
+        self._settings = settings or EngineSettings()
+        self._limits = limits or Limits()
+        self._clock = clock or SystemClock()
+        self._root = root
+        self._adopts = adopts
+        self._quarantine = quarantine
+        self._max_crashes = CRASHES_OF_A_SUSPECT if quarantine is not None else None
+        self._drives: dict[str, Drive] = {}
+        #: Runs that are this engine's in the journal, or are about to be, and have no drive yet.
+        self._arriving: set[str] = set()
+        self._examined: set[str] = set()
+        self._has_backlog = adopts
+        self._is_accepting = False
+        self._claim_wanted = asyncio.Event()
+        self._look_wanted = asyncio.Event()
+
+    # Life
+
+    async def __aenter__(self) -> EmbeddedEngine:
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._journal.enlist, self.engine_id)
+        self._journal.on_lost(self._note_lost)
+        self._journal.on_foreign_commit(self._note_foreign)
+        self._services = asyncio.TaskGroup()
+        await self._services.__aenter__()
+        self._service_tasks = [self._services.create_task(self._look_for_foreign_changes())]
+        if self._adopts:
+            self._service_tasks.append(self._services.create_task(self._claim_queued()))
+        self._supervisor = Supervisor(self, self._journal, self._settings, self._clock)
+        self._supervisor.start()
+        self._is_accepting = True
+        self._claim_wanted.set()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Take no more work, let short runs end, hand the others back, and stop; within `engine.stop_s`."""
+        if not self._is_accepting:
+            return
+        self._is_accepting = False
+        patience = self._settings.stop_s
+        await self._wait_for_drives(patience * _FINISHING_SHARE)
+        for drive in list(self._drives.values()):
+            drive.stop(StopReason.SHUTDOWN)
+        await self._wait_for_drives(patience * 0.4)
+        for drive in list(self._drives.values()):
+            # It swallows its cancellation; its late writes are refused once it is handed back.
+            await self._conclude(drive, None)
+        for task in self._service_tasks:
+            task.cancel()
+        await self._services.__aexit__(None, None, None)
+        await asyncio.to_thread(self._supervisor.stop)
+
+    async def _wait_for_drives(self, timeout_s: float) -> None:
+        over = [drive.when_over() for drive in self._drives.values()]
+        if over:
+            await asyncio.wait(over, timeout=timeout_s)
+
+    # The port
+
+    @property
+    def is_accepting(self) -> bool:
+        return self._is_accepting
+
+    async def submit(self, submission: Submission, *, eager: bool = False) -> RunHandle:
+        if not self._is_accepting:
+            raise EngineStopping
+        size = len(memoryview(submission.payload))
+        if size > self._limits.payload_bytes:
+            raise TooLarge("The payload", size, self._limits.payload_bytes, "limits.payload_bytes")
+        run_id = ids.new_run_id(submission.workflow.name)
+        is_ours = self._has_slot()
+        deadline_us = None
+        if submission.deadline_s is not None:
+            deadline_us = self._clock.now_us() + int(submission.deadline_s * 1_000_000)
+        accepted = self._journal.accept(self._new_run(run_id, submission, is_ours, deadline_us))
+        if eager and is_ours and submission.idempotency_key is None:
+            drive = self._start_submitted(run_id, submission, deadline_us)
+            accepted.add_done_callback(functools.partial(self._check_accepted, drive))
+            return _Handle(self, run_id, drive)
+        return await self._after_accept(accepted, run_id, submission, is_ours, deadline_us)
+
+    async def wait(self, run_id: str) -> Run:
+        with self._journal.watch(run_id) as bell:
+            while True:
+                run = await self._journal.run(run_id)
+                if run is None:
+                    raise RunNotFound(run_id)
+                if run.is_final:
+                    return run
+                await bell.wait()
+
+    def events(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
+        return follow(self._journal, run_id, after=after)
+
+    async def cancel(self, run_id: str) -> Run:
+        answer = await self._journal.cancel(run_id)
+        if answer is None:
+            raise RunNotFound(run_id)
+        if answer.was_final:
+            raise RunFinished(run_id, answer.run.status)
+        if answer.run.is_final:
+            return answer.run
+        drive = self._drives.get(run_id)
+        if drive is not None:
+            await self._end(drive, StopReason.CANCEL)
+            run = await self._journal.run(run_id, values=False)
+            return run or answer.run
+        try:
+            async with asyncio.timeout(_DISTANT_CANCEL_S):
+                return await self.wait(run_id)
+        except TimeoutError:
+            return answer.run
+
+    async def retry(self, run_id: str) -> RunHandle:
+        run = await self._journal.run(run_id)
+        if run is None or run.payload is None:
+            raise RunNotFound(run_id)
+        if not run.is_final:
+            raise RunNotFinished(run_id, run.status, "retried")
+        if run.status is RunStatus.COMPLETED:
+            raise RunFinished(run_id, run.status)
+        workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
+        parsed = workflow.parse(codec.load(run.payload))
+        return await self.submit(
+            Submission(
+                workflow=workflow,
+                payload=run.payload,
+                parsed=parsed,
+                tags=run.tags,
+                request=run.request,
+                retried_from=run_id,
+            )
+        )
+
+    def stats(self) -> dict[str, Any]:
+        return {"engine_id": self.engine_id, "running": len(self._drives), "limit": self._limits.running}
+
+    # Accepting
+
+    def _has_slot(self) -> bool:
+        if not self._adopts:
+            return True
+        return not self._has_backlog and len(self._drives) + len(self._arriving) < self._limits.running
+
+    def _new_run(self, run_id: str, submission: Submission, is_ours: bool, deadline_us: int | None) -> NewRun:
+        return NewRun(
+            run_id=run_id,
+            workflow=submission.workflow.name,
+            kind=submission.workflow.kind,
+            payload=submission.payload,
+            workflow_version=submission.workflow.version,
+            tags=submission.tags,
+            owner=self.engine_id if is_ours else None,
+            request=submission.request,
+            deadline_us=deadline_us,
+            idempotency_key=submission.idempotency_key,
+            request_digest=submission.digest() if submission.idempotency_key is not None else None,
+            parent_run_id=submission.parent_run_id,
+            retried_from=submission.retried_from,
+            forked_from=submission.forked_from,
+        )
+
+    async def _after_accept(
+        self,
+        accepted: asyncio.Future[Accepted],
+        run_id: str,
+        submission: Submission,
+        is_ours: bool,
+        deadline_us: int | None,
+    ) -> RunHandle:
+        if is_ours:
+            self._arriving.add(run_id)
+        try:
+            answer = await accepted
+            if answer.is_conflict:
+                raise IdempotencyConflict(submission.idempotency_key or "", answer.run_id)
+            if answer.is_repeat:
+                return _Handle(self, answer.run_id, self._drives.get(answer.run_id), is_repeat=True)
+            drive = self._start_submitted(run_id, submission, deadline_us) if is_ours else None
+        finally:
+            self._arriving.discard(run_id)
+        if drive is None:
+            self._has_backlog = True
+            self._claim_wanted.set()
+        return _Handle(self, run_id, drive)
+
+    def _check_accepted(self, drive: Drive, accepted: asyncio.Future[Accepted]) -> None:
+        error = None if accepted.cancelled() else accepted.exception()
+        if isinstance(error, Exception):
+            drive.error = error
+            drive.stop(StopReason.UNWRITTEN)
+
+    # Driving
+
+    def _start_submitted(self, run_id: str, submission: Submission, deadline_us: int | None) -> Drive:
+        return self._start(
+            Fence(run_id=run_id, owner=self.engine_id, attempt=1),
+            submission.workflow,
+            submission.parsed,
+            tags=submission.tags,
+            deadline_us=deadline_us,
+            request=submission.request,
+            last_index=1,
+        )
+
+    def _start(
+        self,
+        fence: Fence,
+        workflow: Workflow,
+        payload: Any,
+        *,
+        tags: tuple[str, ...],
+        deadline_us: int | None,
+        request: Raw | None,
+        last_index: int,
+    ) -> Drive:
+        recorder = JournalRecorder(self._journal, fence, last_index=last_index, clock=self._clock, limits=self._limits)
+        context = FlueContext[Any](
+            run_id=fence.run_id,
+            workflow=workflow.name,
+            payload=payload,
+            recorder=recorder,
+            attempt=fence.attempt,
+            tags=tags,
+            deadline_us=deadline_us,
+            request=request,
+        )
+        drive = Drive(fence=fence, workflow=workflow, context=context, recorder=recorder, deadline_us=deadline_us)
+        self._drives[fence.run_id] = drive
+        # Not in a task group: a workflow may refuse to be cancelled, and must not hold up the stop of the engine,
+        # which waits for its drives itself, for a bounded time.
+        drive.task = self._loop.create_task(self._drive(drive), name=fence.run_id)
+        if deadline_us is not None:
+            self._supervisor.watch_deadline(drive)
+        return drive
+
+    async def _drive(self, drive: Drive) -> None:
+        await self._conclude(drive, await drive.work(self._limits, self._root))
+
+    async def _conclude(self, drive: Drive, outcome: Outcome | None) -> None:
+        """Commit how an attempt ended, once; whoever waits for it learns it after that."""
+        if drive.is_over:
+            return
+        drive.is_over = True
+        recorded = None
+        try:
+            if outcome is not None:
+                recorded = await self._journal.finish(drive.fence, outcome)
+            elif drive.stop_reason is StopReason.SHUTDOWN:
+                await self._journal.release(drive.fence)
+        except JournalError as error:
+            # The run is not over: the supervisor finds it without a drive and queues it again once that can be written.
+            log.error("run_end_not_recorded", run_id=drive.fence.run_id, error=str(error))
+            drive.error = error
+        self._forget(drive, recorded)
+
+    def _forget(self, drive: Drive, recorded: Outcome | None) -> None:
+        run_id = drive.fence.run_id
+        drive.recorder.stop(drive.stop_reason or "it has ended")
+        if self._drives.get(run_id) is drive:
+            del self._drives[run_id]
+        if recorded is not None:
+            drive.settle(recorded)
+        else:
+            drive.settle(drive.error or RunStopped(run_id, drive.stop_reason or "it was taken over"))
+        if self._has_backlog:
+            self._claim_wanted.set()
+
+    async def _end(self, drive: Drive, reason: StopReason) -> None:
+        """Stop an attempt and see it concluded, with or without its cooperation."""
+        drive.stop(reason)
+        await asyncio.wait([drive.when_over()], timeout=self._settings.cancel_grace_s)
+        if not drive.is_over:
+            await self._conclude(drive, drive.stopped())
+
+    # Runs that were accepted before, here or elsewhere
+
+    async def _claim_queued(self) -> None:
+        while True:
+            await self._claim_wanted.wait()
+            self._claim_wanted.clear()
+            try:
+                await self._claim_while_free()
+            except JournalError as error:
+                # The supervisor asks again at its next round.
+                log.error("claim_failed", error=str(error))
+
+    async def _claim_while_free(self) -> None:
+        while self._is_accepting:
+            free = self._limits.running - len(self._drives) - len(self._arriving)
+            if free <= 0:
+                return
+            # Until the answer is here, the journal may already name runs as ours that we have not heard of.
+            self._arriving.add("claim")
+            try:
+                runs = await self._journal.claim(
+                    self.engine_id, min(free, _CLAIM_AT_ONCE), max_crashes=self._max_crashes
+                )
+                self._arriving.update(run.run_id for run in runs)
+            finally:
+                self._arriving.discard("claim")
+            if not runs:
+                self._has_backlog = False
+                return
+            for run in runs:
+                await self._resume(run)
+
+    async def _resume(self, run: Run) -> Drive | None:
+        """Drive a run that was just claimed, with the workflow as it is now."""
+        fence = Fence(run_id=run.run_id, owner=self.engine_id, attempt=run.attempt)
+        try:
+            workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
+            parsed = workflow.parse(codec.load(run.payload or codec.NULL))
+        except PyFlueError as error:
+            await self._journal.finish(fence, failed(error))
+            return None
+        finally:
+            self._arriving.discard(run.run_id)
+        if run.attempt > 1 and workflow.version != run.workflow_version:
+            self._journal.append(fence, self._version_changed(run, workflow))
+        return self._start(
+            fence,
+            workflow,
+            parsed,
+            tags=run.tags,
+            deadline_us=_us(run.deadline_at),
+            request=run.request,
+            last_index=run.last_index,
+        )
+
+    def _version_changed(self, run: Run, workflow: Workflow) -> NewEvent:
+        data = {
+            "level": "warn",
+            "message": "The workflow's source has changed since the run was accepted.",
+            "accepted_version": run.workflow_version,
+            "workflow_version": workflow.version,
+        }
+        return NewEvent(type=EventType.LOG, at_us=self._clock.now_us(), data=Raw(codec.encode(data)))
+
+    async def drive_these(self, run_ids: Sequence[str]) -> None:
+        """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine)."""
+        runs = await self._journal.claim(self.engine_id, len(run_ids), run_ids=run_ids)
+        drives = [drive for run in runs if (drive := await self._resume(run)) is not None]
+        if drives:
+            await asyncio.wait([drive.when_over() for drive in drives])
+
+    # What the journal and the supervisor report, from their threads
+
+    def _note_lost(self, fence: Fence, error: Exception | None) -> None:
+        self._soon(self._stop_lost, fence, error)
+
+    def _note_foreign(self) -> None:
+        self._soon(self._look_wanted.set)
+
+    def _soon(self, function: Any, *args: Any) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _stop_lost(self, fence: Fence, error: Exception | None) -> None:
+        drive = self._drives.get(fence.run_id)
+        if drive is not None and drive.fence == fence:
+            drive.error = drive.error or error
+            drive.stop(StopReason.LOST if error is None else StopReason.UNWRITTEN)
+
+    async def _look_for_foreign_changes(self) -> None:
+        """Honour what other processes have written: requests to cancel our runs, and queued runs."""
+        while True:
+            await self._look_wanted.wait()
+            self._look_wanted.clear()
+            try:
+                if self._drives:
+                    for run_id in await self._journal.cancel_requests(self.engine_id):
+                        if (drive := self._drives.get(run_id)) is not None:
+                            self._services.create_task(self._end(drive, StopReason.CANCEL))
+                if self._adopts and await self._journal.count_queued(max_crashes=self._max_crashes):
+                    self._has_backlog = True
+                    self._claim_wanted.set()
+            except JournalError as error:
+                log.error("look_failed", error=str(error))
+
+    @property
+    def adopts(self) -> bool:
+        """Whether this engine drives runs that others left behind."""
+        return self._adopts
+
+    def owns(self, run_id: str) -> bool:
+        """Whether a run that the journal says is ours is being driven, or may be about to be. From any thread."""
+        return run_id in self._drives or run_id in self._arriving or "claim" in self._arriving
+
+    def look_again(self) -> None:
+        """Ask for a look at the journal soon. From any thread."""
+        self._soon(self._look_wanted.set)
+
+    def end_at_deadline(self, drive: Drive) -> None:
+        """End a run that has passed its deadline. From any thread."""
+        self._soon(self._end_soon, drive)
+
+    def forget_ended(self, drive: Drive, recorded: Outcome | None) -> None:
+        """The supervisor has committed the end of a run while the event loop was blocked. From any thread."""
+        drive.is_over = True
+        self._soon(self._forget, drive, recorded)
+
+    def _end_soon(self, drive: Drive) -> None:
+        if not drive.is_over:
+            self._services.create_task(self._end(drive, StopReason.DEADLINE))
+
+    def examine(self, run_ids: Sequence[str]) -> None:
+        """Try runs apart that may have ended their process. From any thread."""
+        self._soon(self._examine_soon, list(run_ids))
+
+    def _examine_soon(self, run_ids: list[str]) -> None:
+        fresh = [run_id for run_id in run_ids if run_id not in self._examined]
+        if fresh and self._quarantine is not None and self._is_accepting:
+            self._examined.update(fresh)
+            self._service_tasks.append(self._services.create_task(self._examine(self._quarantine, fresh)))
+
+    async def _examine(self, quarantine: Quarantine, run_ids: list[str]) -> None:
+        try:
+            await examine(self._journal, quarantine, run_ids, self._fail_crash_loop)
+        except (JournalError, OSError) as error:
+            log.error("quarantine_failed", error=str(error))
+        finally:
+            self._examined.difference_update(run_ids)
+
+    async def _fail_crash_loop(self, run_id: str, crashes: int, how: str) -> None:
+        for run in await self._journal.claim(self.engine_id, 1, run_ids=[run_id]):
+            fence = Fence(run_id=run_id, owner=self.engine_id, attempt=run.attempt)
+            await self._journal.finish(fence, failed(CrashLoop(run_id, crashes, how)))
+
+
+class _Handle:
+    """Implements `RunHandle`."""
+
+    def __init__(self, engine: EmbeddedEngine, run_id: str, drive: Drive | None, *, is_repeat: bool = False) -> None:
+        self.run_id = run_id
+        self.is_repeat = is_repeat
+        self._engine = engine
+        self._drive = drive
+
+    async def outcome(self) -> Outcome:
+        if self._drive is not None:
+            return await self._drive.when_over()
+        run = await self._engine.wait(self.run_id)
+        return Outcome(status=run.status, result=run.result, error=run.error)
+
+
+def _us(at: datetime | None) -> int | None:
+    return None if at is None else to_us(at)

@@ -1,0 +1,155 @@
+"""The supervisor: a thread beside the event loop, for what must work even while a workflow blocks that loop.
+
+It looks only at the journal and the clock: queues the runs of dead engines (and of this one, where it has lost the
+task), sets suspects apart, ends runs at their deadline, and says which workflow blocks the loop. It has an event loop
+of its own, because the journal answers into event loops. Started and stopped by the embedded engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from ..clock import Clock
+from ..errors import JournalError
+from ..journal import Fence, Journal, Run, RunStatus
+from ..logs import logger
+from ..settings import EngineSettings
+from .drive import Drive, StopReason
+from .quarantine import CRASHES_OF_A_SUSPECT
+
+if TYPE_CHECKING:
+    from .embedded import EmbeddedEngine
+
+log = logger("pyflue.supervisor")
+
+_HEARTBEAT_S = 0.25
+_FORGET_KEYS_EVERY_S = 3600.0
+
+
+class Supervisor:
+    """One thread for one engine."""
+
+    def __init__(self, engine: EmbeddedEngine, journal: Journal, settings: EngineSettings, clock: Clock) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._settings = settings
+        self._clock = clock
+        self._engine_loop = asyncio.get_running_loop()
+        self._seen_lost: set[str] = set()
+        self._keys_forgotten_at = clock.monotonic()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pyflue-supervisor", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; returns when it can take deadlines."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """End the thread. Blocks."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def watch_deadline(self, drive: Drive) -> None:
+        """End a drive at its deadline. From the engine's thread."""
+        if drive.deadline_us is None:
+            return
+        left_s = max(0.0, (drive.deadline_us - self._clock.now_us()) / 1_000_000)
+        with contextlib.suppress(RuntimeError):  # stopping: a deadline that comes later is kept by the next engine
+            self._loop.call_soon_threadsafe(self._loop.call_later, left_s, self._at_deadline, drive)
+
+    def _run(self) -> None:
+        asyncio.run(self._supervise())
+
+    async def _supervise(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._ready.set()
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            watch = tasks.create_task(self._watch_engine_loop())
+            while not self._stopping.is_set():
+                try:
+                    await self._look()
+                except JournalError as error:
+                    log.error("supervision_failed", error=str(error))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.adopt_every_s):
+                        await self._stopping.wait()
+            watch.cancel()
+
+    async def _look(self) -> None:
+        if self._engine.adopts:
+            for run in await self._journal.lost():
+                log.info("run_adopted", run_id=run.run_id, attempt=run.attempt, owner=run.owner)
+                await self._requeue(run, crashed=run.status is RunStatus.RUNNING)
+            await self._set_suspects_apart()
+            self._engine.look_again()
+        await self._requeue_own()
+        if self._clock.monotonic() - self._keys_forgotten_at > _FORGET_KEYS_EVERY_S:
+            self._keys_forgotten_at = self._clock.monotonic()
+            await self._journal.forget_keys()
+
+    async def _requeue_own(self) -> None:
+        """Queue runs that the journal says are ours though nothing drives them (a record could not be written)."""
+        own = await self._journal.unfinished(owner=self._engine.engine_id)
+        lost = [run for run in own if not self._engine.owns(run.run_id)]
+        for run in lost:
+            # Seen twice, because one look may fall between the end of a drive and the commit of its end.
+            if run.run_id in self._seen_lost:
+                await self._requeue(run, crashed=False)
+        self._seen_lost = {run.run_id for run in lost}
+
+    async def _requeue(self, run: Run, *, crashed: bool) -> None:
+        if run.owner is not None:
+            fence = Fence(run_id=run.run_id, owner=run.owner, attempt=run.attempt)
+            await self._journal.requeue(fence, crashed=crashed)
+
+    async def _set_suspects_apart(self) -> None:
+        suspects = await self._journal.suspects(CRASHES_OF_A_SUSPECT)
+        if suspects:
+            self._engine.examine(suspects)
+
+    # Deadlines
+
+    def _at_deadline(self, drive: Drive) -> None:
+        if not drive.is_over:
+            self._tasks.create_task(self._end_at_deadline(drive))
+
+    async def _end_at_deadline(self, drive: Drive) -> None:
+        self._engine.end_at_deadline(drive)
+        await asyncio.sleep(self._settings.cancel_grace_s * 2)
+        if drive.is_over:
+            return
+        # The engine's loop is blocked, so it cannot do it.
+        drive.stop_reason = drive.stop_reason or StopReason.DEADLINE
+        outcome = drive.stopped()
+        if outcome is not None:
+            recorded = await self._journal.finish(drive.fence, outcome)
+            self._engine.forget_ended(drive, recorded)
+
+    # The engine's loop
+
+    async def _watch_engine_loop(self) -> None:
+        """Name the workflow that keeps the event loop from its other work, and say for how long."""
+        while True:
+            beat = threading.Event()
+            asked_at = self._clock.monotonic()
+            with contextlib.suppress(RuntimeError):
+                self._engine_loop.call_soon_threadsafe(beat.set)
+            await asyncio.sleep(_HEARTBEAT_S)
+            culprit: str | None = None
+            while not beat.is_set():
+                if self._clock.monotonic() - asked_at > self._settings.blocked_loop_s:
+                    culprit = culprit or self._current_run()
+                await asyncio.sleep(_HEARTBEAT_S / 10)
+            if culprit is not None:
+                blocked_s = round(self._clock.monotonic() - asked_at, 2)
+                log.warning("event_loop_blocked", run_id=culprit, blocked_s=blocked_s)
+
+    def _current_run(self) -> str:
+        task = asyncio.current_task(self._engine_loop)
+        return task.get_name() if task is not None else "unknown"

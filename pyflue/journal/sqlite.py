@@ -1,0 +1,379 @@
+"""The journal on SQLite: the verbs of the `Journal` port as statements of `sql/sqlite/queries.sql`.
+
+Opened by `open_journal` only. Writes go through the `Writer` (one thread, one connection, group commit); reads run on
+a few threads with a connection each. WAL mode with `synchronous=FULL`: a commit is on disk when it returns.
+
+`memory:` is the same code on SQLite's in-memory file system, so there is no second implementation to drift away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from .. import codec
+from ..clock import Clock
+from ..errors import JournalClosed, JournalReadOnly, JournalUnreadable
+from ..settings import JournalSettings, Limits
+from . import sqlite_file
+from .locks import Roster, Turnstile
+from .port import Watch
+from .queries import load_queries
+from .records import (
+    Accepted,
+    CancelAnswer,
+    Checked,
+    Event,
+    Fence,
+    NewEvent,
+    NewRun,
+    Outcome,
+    Page,
+    Run,
+    RunFilter,
+    RunStatus,
+)
+from .sqlite_file import Database
+from .sqlite_rows import filters, read_blob, read_run, to_event, to_run
+from .sqlite_writes import Checkpointer, SqliteWrites
+from .writer import Bell, PollingBell, Writer
+
+T = TypeVar("T")
+
+_READERS = 4
+#: Above this size a start does not read the whole file through; `pyflue db check` does.
+_CHECKED_AT_START_BYTES = 1024**3
+
+_memory_names = itertools.count(1)
+
+
+class SqliteJournal:
+    """One journal file, open in this process."""
+
+    def __init__(
+        self, name: str, *, path: Path | None, settings: JournalSettings, limits: Limits, clock: Clock, read_only: bool
+    ) -> None:
+        self._name = name
+        self._path = path
+        self._settings = settings
+        self._limits = limits
+        self._is_read_only = read_only
+        self._clock = clock
+        self._sql = load_queries("sqlite")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="pyflue-journal-reader")
+        self._local = threading.local()
+        self._connections: list[Database] = []
+        self._is_closed = False
+        self._roster = Roster(path.parent / "engines") if path is not None else None
+        self._own_engines: set[str] = set()
+        # Opened here so that what is wrong with the file is said now; it also keeps an in-memory database alive.
+        self._anchor = self._open_connection()
+        self._writer: Writer | None = None
+        if read_only:
+            sqlite_file.check_schema(self._anchor, name)
+        else:
+            self._set_up()
+            self._writer = Writer(self._open_writes)
+            self._writer.start()
+
+    @classmethod
+    def open(
+        cls, path: Path, *, settings: JournalSettings, limits: Limits, clock: Clock, read_only: bool
+    ) -> SqliteJournal:
+        """Open a file; see `open_journal`."""
+        path = path.absolute()
+        if read_only:
+            if not path.is_file():
+                raise JournalUnreadable(str(path), "there is no such file")
+        else:
+            sqlite_file.prepare_file(path)
+        try:
+            return cls(str(path), path=path, settings=settings, limits=limits, clock=clock, read_only=read_only)
+        except apsw.Error as error:
+            raise sqlite_file.translate(str(path), error, settings.busy_timeout_s) from error
+
+    @classmethod
+    def in_memory(cls, *, settings: JournalSettings, limits: Limits, clock: Clock) -> SqliteJournal:
+        """A private journal that ends with the process."""
+        name = f"file:/pyflue-{next(_memory_names)}?vfs=memdb"
+        return cls(name, path=None, settings=settings, limits=limits, clock=clock, read_only=False)
+
+    # Runs: writes
+
+    def accept(self, new: NewRun) -> asyncio.Future[Accepted]:
+        return self._write(lambda db: db.accept(new), patient=False)
+
+    def claim(
+        self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
+    ) -> Awaitable[Sequence[Run]]:
+        return self._write(lambda db: db.claim(owner, limit, run_ids, max_crashes))
+
+    def requeue(self, lost: Fence, *, crashed: bool) -> Awaitable[bool]:
+        return self._write(lambda db: db.requeue(lost, crashed))
+
+    def append(self, fence: Fence, event: NewEvent) -> None:
+        self._the_writer().append(fence, event)
+
+    def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
+        return self._write(lambda db: db.finish(fence, outcome), fence=fence)
+
+    def release(self, fence: Fence) -> Awaitable[bool]:
+        return self._write(lambda db: db.release(fence), fence=fence)
+
+    def cancel(self, run_id: str) -> Awaitable[CancelAnswer | None]:
+        return self._write(lambda db: db.cancel(run_id), patient=False)
+
+    def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
+        return self._write(lambda db: db.delete(run_id), patient=False)
+
+    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
+        return self._write(lambda db: db.delete_finished(before_us, limit))
+
+    def forget_keys(self) -> Awaitable[None]:
+        return self._write(lambda db: db.forget_keys())
+
+    # Runs: reads
+
+    async def run(self, run_id: str, *, values: bool = True) -> Run | None:
+        return await self._read(lambda db: read_run(db, self._sql, run_id, values=values))
+
+    async def runs(self, where: RunFilter, *, before: int | None = None, limit: int = 50) -> Page:
+        conditions, bindings = filters(where)
+        sql = self._sql["runs"].replace("/*filters*/", conditions)
+        bindings |= {"before": before if before is not None else 2**62, "limit": limit + 1}
+
+        def read(db: Database) -> Page:
+            runs = [to_run(row) for row in db.execute(sql, bindings)]
+            return Page(runs=tuple(runs[:limit]), next_before=runs[limit - 1].seq if len(runs) > limit else None)
+
+        return await self._read(read)
+
+    async def unfinished(self, *, owner: str | None = None) -> Sequence[Run]:
+        return await self._read(
+            lambda db: [to_run(row) for row in db.execute(self._sql["unfinished_runs"], {"owner": owner})]
+        )
+
+    async def lost(self) -> Sequence[Run]:
+        def read(db: Database) -> list[Run]:
+            owners = {owner for (owner,) in db.execute(self._sql["owners"])}
+            dead = {owner for owner in owners if not self._is_alive(owner)}
+            if self._roster is not None:
+                self._roster.forget_dead(owners)
+            if not dead:
+                return []
+            rows = db.execute(self._sql["unfinished_runs"], {"owner": None})
+            return [run for run in map(to_run, rows) if run.owner in dead]
+
+        return await self._read(read)
+
+    async def cancel_requests(self, owner: str) -> Sequence[str]:
+        return await self._read(
+            lambda db: [run_id for (run_id,) in db.execute(self._sql["cancel_requests"], {"owner": owner})]
+        )
+
+    async def suspects(self, crashes: int) -> Sequence[str]:
+        return await self._read(
+            lambda db: [run_id for (run_id,) in db.execute(self._sql["suspects"], {"crashes": crashes})]
+        )
+
+    async def count_queued(self, *, max_crashes: int | None = None) -> int:
+        bindings = {"max_crashes": max_crashes}
+        return await self._read(lambda db: int(db.execute(self._sql["count_queued"], bindings).get))
+
+    async def events(
+        self,
+        stream_id: str,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        types: Sequence[str] = (),
+        limit_bytes: int | None = None,
+    ) -> Sequence[Event]:
+        def read(db: Database) -> list[Event]:
+            if types:
+                wanted = codec.encode(list(types)).decode()
+                rows = db.execute(self._sql["events_of_types"], (stream_id, after, wanted, limit))
+            else:
+                rows = db.execute(self._sql["events"], (stream_id, after, limit))
+            events: list[Event] = []
+            left = limit_bytes if limit_bytes is not None else 2**62
+            for row in rows:
+                events.append(to_event(row))
+                left -= len(row[4])
+                if left <= 0:
+                    break
+            return events
+
+        return await self._read(read)
+
+    async def first_event_since(self, stream_id: str, since_us: int) -> int:
+        bindings = {"stream_id": stream_id, "since": since_us}
+        return await self._read(lambda db: int(db.execute(self._sql["index_before"], bindings).get))
+
+    async def blob(self, stream_id: str, digest: str) -> bytes | None:
+        return await self._read(lambda db: read_blob(db, self._sql, stream_id, digest))
+
+    # Waking
+
+    def watch(self, stream_id: str) -> Watch:
+        if self._writer is None:
+            return PollingBell(self._data_version)
+        return Bell(self._writer, stream_id)
+
+    def on_foreign_commit(self, callback: Callable[[], None]) -> None:
+        self._the_writer().on_foreign.append(callback)
+
+    def on_lost(self, callback: Callable[[Fence, Exception | None], None]) -> None:
+        self._the_writer().on_lost = callback
+
+    # Life
+
+    def enlist(self, engine_id: str) -> None:
+        if self._roster is None:
+            self._own_engines.add(engine_id)
+            return
+        if self._path is not None and self._path.stat().st_size <= _CHECKED_AT_START_BYTES:
+            problems = sqlite_file.find_problems(self._anchor, thorough=False)
+            if problems:
+                raise JournalUnreadable(self._name, f"it is corrupted ({problems[0]})")
+        self._roster.enlist(engine_id)
+
+    def unwritten(self, run_id: str) -> int:
+        return self._the_writer().unwritten(run_id)
+
+    def drain(self, run_id: str) -> None:
+        self._the_writer().drain(run_id)
+
+    async def check(self) -> Checked:
+        def read(db: Database) -> Checked:
+            problems = sqlite_file.find_problems(db, thorough=True)
+            with contextlib.suppress(apsw.Error):
+                problems += [f"table row without parent: {row[0]}" for row in db.execute("PRAGMA foreign_key_check")]
+            count = 0
+            with contextlib.suppress(apsw.Error):
+                count = int(db.execute("SELECT count(*) FROM runs").get)
+            return Checked(
+                path=self._name,
+                schema_version=int(db.pragma("user_version")),
+                size_bytes=self._path.stat().st_size if self._path is not None else 0,
+                runs=count,
+                problems=tuple(problems),
+            )
+
+        return await self._read(read)
+
+    async def backup(self, target: Path) -> int:
+        def copy(db: Database) -> int:
+            sqlite_file.prepare_file(target)
+            copied = sqlite_file.connect(str(target), read_only=False, busy_timeout_s=self._settings.busy_timeout_s)
+            try:
+                with copied.backup("main", db, "main") as backup:
+                    while not backup.done:
+                        backup.step(1000)
+                copied.pragma("journal_mode", "delete")
+            finally:
+                copied.close()
+            return target.stat().st_size
+
+        return await self._read(copy)
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    # Parts
+
+    async def _data_version(self) -> int:
+        # Always the same connection: the number means something only compared with its own earlier one.
+        def read() -> int:
+            return int(self._anchor.execute("PRAGMA data_version").get)
+
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    def _set_up(self) -> None:
+        if self._path is not None:
+            mode = str(self._anchor.pragma("journal_mode"))
+            if mode != "wal":
+                sqlite_file.check_schema(self._anchor, self._name)  # before the first change to a stranger's file
+                self._anchor.pragma("journal_mode", "wal")
+        roster = self._roster
+        sqlite_file.migrate(self._anchor, self._name, is_in_use=lambda: roster is not None and roster.anyone_else())
+
+    def _open_connection(self) -> Database:
+        connection = sqlite_file.connect(
+            self._name, read_only=self._is_read_only, busy_timeout_s=self._settings.busy_timeout_s
+        )
+        self._connections.append(connection)
+        return connection
+
+    def _open_writes(self) -> SqliteWrites:
+        connection = sqlite_file.connect(self._name, read_only=False, busy_timeout_s=self._settings.busy_timeout_s)
+        connection.pragma("synchronous", "full")
+        connection.wal_autocheckpoint(0)
+        turnstile = checkpointer = None
+        if self._path is not None:
+            turnstile = Turnstile(self._path.parent)
+            checkpointer = Checkpointer(self._open_for_checkpoints)
+        self._writes = SqliteWrites(
+            connection,
+            self._name,
+            turnstile=turnstile,
+            checkpointer=checkpointer,
+            touch=self._the_writer().touch,
+            sql=self._sql,
+            clock=self._clock,
+            settings=self._settings,
+            limits=self._limits,
+        )
+        return self._writes
+
+    def _open_for_checkpoints(self) -> Database:
+        connection = sqlite_file.connect(self._name, read_only=False, busy_timeout_s=0)
+        connection.wal_autocheckpoint(0)
+        return connection
+
+    def _the_writer(self) -> Writer:
+        if self._writer is None:
+            raise JournalReadOnly(self._name, "it was opened for reading only")
+        return self._writer
+
+    def _write(
+        self, work: Callable[[SqliteWrites], T], *, fence: Fence | None = None, patient: bool = True
+    ) -> asyncio.Future[T]:
+        return self._the_writer().submit(lambda: work(self._writes), fence=fence, patient=patient)
+
+    async def _read(self, query: Callable[[Database], T]) -> T:
+        if self._is_closed:
+            raise JournalClosed
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._run_query, query)
+
+    def _run_query(self, query: Callable[[Database], T]) -> T:
+        connection: Database | None = getattr(self._local, "connection", None)
+        try:
+            if connection is None:
+                connection = self._local.connection = self._open_connection()
+            return query(connection)
+        except apsw.Error as error:
+            raise sqlite_file.translate(self._name, error, self._settings.busy_timeout_s) from error
+
+    def _is_alive(self, engine_id: str) -> bool:
+        return self._roster.is_alive(engine_id) if self._roster is not None else engine_id in self._own_engines
+
+    def _close(self) -> None:
+        self._readers.shutdown(wait=True)
+        if self._writer is not None:
+            self._writer.stop()
+        for connection in self._connections:
+            connection.close()
+        if self._roster is not None:
+            self._roster.close()

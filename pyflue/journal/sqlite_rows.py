@@ -1,0 +1,154 @@
+"""Rows of the SQLite journal as records, and records as rows: the one place where columns and fields meet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from .. import codec
+from ..clock import to_datetime
+from ..codec import Raw
+from .records import Event, Run, RunFilter, RunStatus
+from .sqlite_file import Database
+
+#: Longer payloads and results are kept as blobs: the row of a run is rewritten with every batch of its events.
+INLINE_BYTES = 2048
+_BLOB_PREFIX = "sha256:"
+
+
+def to_run(row: tuple[Any, ...]) -> Run:
+    """A row of `run`, `run_head` or `runs`; blob names in payload and result are resolved by `read_run`."""
+    (
+        seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
+        deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
+        idempotency_key, usage, error, *values,
+    ) = row  # fmt: skip
+    request, payload, result = values or (None, None, None)
+    return Run(
+        seq=seq,
+        run_id=run_id,
+        workflow=workflow,
+        kind=kind,
+        status=RunStatus(status),
+        owner=owner,
+        attempt=attempt,
+        last_index=last_index,
+        crashes=crashes,
+        created_at=to_datetime(created_at),
+        started_at=None if started_at is None else to_datetime(started_at),
+        finished_at=None if finished_at is None else to_datetime(finished_at),
+        deadline_at=None if deadline_at is None else to_datetime(deadline_at),
+        cancel_requested_at=None if cancel_requested_at is None else to_datetime(cancel_requested_at),
+        workflow_version=workflow_version,
+        tags=() if tags == "[]" else tuple(codec.load(tags.encode())),
+        parent_run_id=parent_run_id,
+        retried_from=retried_from,
+        forked_from=forked_from,
+        idempotency_key=idempotency_key,
+        usage=_raw(usage),
+        error=_raw(error),
+        request=_raw(request),
+        payload=_raw(payload),
+        result=_raw(result),
+    )
+
+
+def to_event(row: tuple[Any, ...]) -> Event:
+    """A row of `events`."""
+    stream_id, index, type_, at, data = row
+    return Event(stream_id=stream_id, index=index, type=type_, at=to_datetime(at), data=Raw(data.encode()))
+
+
+def read_run(db: Database, sql: Mapping[str, str], run_id: str, *, values: bool) -> Run | None:
+    """One run; with `values`, payload and result come whole, also where they are blobs."""
+    row = db.execute(sql["run" if values else "run_head"], {"run_id": run_id}).fetchone()
+    if row is None:
+        return None
+    if values:
+        *head, payload, result = row
+        row = (*head, _whole(db, sql, run_id, payload), _whole(db, sql, run_id, result))
+    return to_run(row)
+
+
+def read_blob(db: Database, sql: Mapping[str, str], stream_id: str, digest: str) -> bytes | None:
+    """A large value by the name of its content."""
+    row = db.execute(sql["blob"], {"stream_id": stream_id, "digest": digest}).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def put_value(db: Database, sql: Mapping[str, str], stream_id: str, value: Raw | None) -> str | None:
+    """What a column holds for a value: its text, or the name of the blob it was put into."""
+    if value is None:
+        return None
+    data = bytes(memoryview(value))
+    if len(data) <= INLINE_BYTES:
+        return data.decode()
+    return put_blob(db, sql, stream_id, data)
+
+
+def put_blob(db: Database, sql: Mapping[str, str], stream_id: str, data: bytes) -> str:
+    """Keep bytes as a blob of a stream; returns the blob's name."""
+    digest = blob_name(data)
+    db.execute(sql["put_blob"], {"stream_id": stream_id, "digest": digest, "data": data})
+    return digest
+
+
+def blob_name(data: bytes) -> str:
+    """The name of a value by its content: `sha256:<hex>`."""
+    return _BLOB_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def text(value: Raw | None) -> str | None:
+    """Written JSON as a column holds it."""
+    return None if value is None else str(memoryview(value), "utf-8")
+
+
+def filters(where: RunFilter) -> tuple[str, dict[str, Any]]:
+    """The conditions of a list as SQL with named values, and those values."""
+    conditions: list[str] = []
+    bindings: dict[str, Any] = {}
+
+    def add(condition: str, name: str, value: Any) -> None:
+        conditions.append(condition)
+        bindings[name] = value
+
+    if where.workflows:
+        add("workflow IN (SELECT value FROM json_each(:workflows))", "workflows", _json(list(where.workflows)))
+    if where.statuses:
+        add("status IN (SELECT value FROM json_each(:statuses))", "statuses", _json([s.value for s in where.statuses]))
+        if all(not status.is_final for status in where.statuses):
+            conditions.append("finished_at IS NULL")
+        elif all(status in (RunStatus.FAILED, RunStatus.CANCELLED) for status in where.statuses):
+            conditions.append("status IN ('failed', 'cancelled')")
+    for number, tag in enumerate(where.tags):
+        name = f"tag{number}"
+        add(f"seq IN (SELECT seq FROM run_tags WHERE tag = :{name})", name, tag)  # noqa: S608  (the name is ours)
+    if where.kind is not None:
+        add("kind = :kind", "kind", where.kind)
+    if where.parent_run_id is not None:
+        add("parent_run_id = :parent_run_id", "parent_run_id", where.parent_run_id)
+    if where.created_after_us is not None:
+        add("created_at >= :created_after", "created_after", where.created_after_us)
+    if where.created_before_us is not None:
+        add("created_at < :created_before", "created_before", where.created_before_us)
+    if where.finished_after_us is not None:
+        add("finished_at >= :finished_after", "finished_after", where.finished_after_us)
+    if where.error_text is not None:
+        add("instr(lower(error), lower(:error_text)) > 0", "error_text", where.error_text)
+    return "".join(f" AND {condition}" for condition in conditions), bindings
+
+
+def _whole(db: Database, sql: Mapping[str, str], run_id: str, column: str | None) -> str | None:
+    if column is None or not column.startswith(_BLOB_PREFIX):
+        return column
+    data = read_blob(db, sql, run_id, column)
+    return None if data is None else data.decode()
+
+
+def _raw(column: str | None) -> Raw | None:
+    return None if column is None else Raw(column.encode())
+
+
+def _json(value: Any) -> str:
+    return codec.encode(value).decode()

@@ -1,0 +1,378 @@
+"""The writer: one thread that turns queued records into transactions, as many records into one as are waiting.
+
+Adapters queue records (`submit`, `append`); the thread takes what is queued, runs it in one transaction, commits once
+(one fsync for all), and only then resolves the waiters and rings the bells of the readers. It knows transactions and
+queues; what a record does is the adapter's business.
+
+A record that fails must not harm the others. The batch is rolled back and each of its records tried in a transaction
+of its own; the one that fails again poisons its fence: later records of that run's attempt are refused with the same
+error, so that no event is ever missing in the middle. While another process holds the journal, records that have a
+caller waiting (`patient=False`) give up after the busy timeout; the others wait on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from ..errors import JournalClosed
+from .records import Fence, NewEvent
+
+T = TypeVar("T")
+
+_POLL_S = 0.05
+_MOST_RECORDS = 2000
+
+
+class Transactions(Protocol):
+    """What the writer needs of a database connection. Used by the writer thread only."""
+
+    def begin(self) -> None:
+        """Start a write transaction, waiting as long as the busy timeout."""
+        ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def after_commit(self) -> None:
+        """Called when waiters have been resolved: time for housekeeping."""
+        ...
+
+    def append(self, fence: Fence, events: list[NewEvent]) -> bool:
+        """Store events in the open transaction; False if the fence no longer holds."""
+        ...
+
+    def translate(self, error: Exception) -> Exception:
+        """The database's error as one of ours."""
+        ...
+
+    def is_busy(self, error: Exception) -> bool:
+        """Whether the error only says that another process writes."""
+        ...
+
+    def foreign_commits(self) -> bool:
+        """Whether other processes have committed since the last call."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _Record:
+    """A queued piece of work and who waits for it."""
+
+    __slots__ = ("error", "events", "fence", "future", "loop", "patient", "value", "work")
+
+    def __init__(
+        self,
+        work: Callable[[], Any] | None,
+        fence: Fence | None,
+        future: asyncio.Future[Any] | None,
+        patient: bool,
+    ) -> None:
+        self.work = work
+        self.fence = fence
+        self.future = future
+        self.loop = future.get_loop() if future is not None else None
+        self.patient = patient
+        self.events: list[NewEvent] = []
+        self.value: Any = None
+        self.error: Exception | None = None
+
+
+class Bell:
+    """Rings after commits that touch a stream; see `port.Watch`."""
+
+    def __init__(self, writer: Writer, stream_id: str) -> None:
+        self._writer = writer
+        self.stream_id = stream_id
+        self.loop = asyncio.get_running_loop()
+        self.rang = asyncio.Event()
+
+    def __enter__(self) -> Bell:
+        self._writer.add_bell(self)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._writer.remove_bell(self)
+
+    async def wait(self) -> None:
+        await self.rang.wait()
+        self.rang.clear()
+
+
+class PollingBell:
+    """The bell of a journal without a writer: it looks every 50 ms whether anything was committed."""
+
+    def __init__(self, version: Callable[[], Awaitable[int]]) -> None:
+        self._version = version
+        self._seen: int | None = None
+
+    def __enter__(self) -> PollingBell:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        return None
+
+    async def wait(self) -> None:
+        seen = self._seen
+        while (version := await self._version()) == seen:
+            await asyncio.sleep(_POLL_S)  # noqa: ASYNC110
+        self._seen = version
+
+
+class Writer:
+    """The queue in front of a `Transactions`, and the thread behind it."""
+
+    _transactions: Transactions
+
+    def __init__(self, connect: Callable[[], Transactions]) -> None:
+        self._connect = connect
+        self._turn = threading.Condition()
+        self._queue: deque[_Record] = deque()
+        self._open_appends: dict[Fence, _Record] = {}
+        self._unwritten: dict[str, int] = {}
+        self._poisoned: dict[Fence, Exception] = {}
+        self._bells: dict[str, set[Bell]] = {}
+        self._touched: set[str] = set()
+        self._is_idle = False
+        self._is_closed = False
+        self._opened: Exception | None = None
+        self._ready = threading.Event()
+        self.on_lost: Callable[[Fence, Exception | None], None] | None = None
+        self.on_foreign: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._run, name="pyflue-journal-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; returns when its connection is open."""
+        self._thread.start()
+        self._ready.wait()
+        if self._opened is not None:
+            raise self._opened
+
+    def submit(self, work: Callable[[], T], *, fence: Fence | None = None, patient: bool = True) -> asyncio.Future[T]:
+        """Queue a record; the future resolves with what `work` returned, after its transaction is committed."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        record = _Record(work, fence, future, patient)
+        with self._turn:
+            if self._is_closed:
+                raise JournalClosed
+            if fence is not None:
+                self._open_appends.pop(fence, None)
+            self._queue.append(record)
+            if self._is_idle:
+                self._is_idle = False
+                self._turn.notify()
+        return future
+
+    def append(self, fence: Fence, event: NewEvent) -> None:
+        """Queue an event; it joins the run's events that are already waiting. May be called from any thread."""
+        with self._turn:
+            if self._is_closed:
+                raise JournalClosed
+            record = self._open_appends.get(fence)
+            if record is None:
+                record = self._open_appends[fence] = _Record(None, fence, None, True)
+                self._queue.append(record)
+            record.events.append(event)
+            self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
+            if self._is_idle:
+                self._is_idle = False
+                self._turn.notify()
+
+    def touch(self, stream_id: str) -> None:
+        """Say, from within a record's work, that its commit changes a stream."""
+        if stream_id in self._bells:
+            self._touched.add(stream_id)
+
+    def unwritten(self, run_id: str) -> int:
+        """How many events of a run are not committed yet."""
+        return self._unwritten.get(run_id, 0)
+
+    def drain(self, run_id: str) -> None:
+        """Block until the events that a run has queued so far are committed or refused."""
+        with self._turn:
+            self._turn.wait_for(lambda: not self._unwritten.get(run_id) or not self._thread.is_alive())
+
+    def add_bell(self, bell: Bell) -> None:
+        with self._turn:
+            self._bells.setdefault(bell.stream_id, set()).add(bell)
+
+    def remove_bell(self, bell: Bell) -> None:
+        with self._turn:
+            bells = self._bells.get(bell.stream_id, set())
+            bells.discard(bell)
+            if not bells:
+                self._bells.pop(bell.stream_id, None)
+
+    def stop(self) -> None:
+        """Write what is queued, then end the thread. Blocks."""
+        with self._turn:
+            self._is_closed = True
+            self._turn.notify_all()
+        self._thread.join()
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._transactions = self._connect()
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is raised again in `start`)
+            self._opened = error
+            return
+        finally:
+            self._ready.set()
+        try:
+            while (batch := self._take()) is not None:
+                if batch:
+                    self._write(batch)
+                    self._settle(batch)
+                    self._transactions.after_commit()
+                if self._transactions.foreign_commits():
+                    self._ring_all()
+            self._transactions.close()
+        except BaseException:  # noqa: BLE001
+            # Without this thread nothing is durable any more, and every caller would wait for ever.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
+
+    def _take(self) -> list[_Record] | None:
+        """The records that are waiting; none after a quiet moment, None when all is written and the end has come."""
+        with self._turn:
+            if not self._queue:
+                if self._is_closed:
+                    return None
+                self._is_idle = True
+                self._turn.wait(_POLL_S)
+                self._is_idle = False
+            self._open_appends.clear()
+            if len(self._queue) <= _MOST_RECORDS:
+                batch = list(self._queue)
+                self._queue.clear()
+            else:
+                batch = [self._queue.popleft() for _ in range(_MOST_RECORDS)]
+            return batch
+
+    def _write(self, batch: list[_Record]) -> None:
+        """Commit the batch; afterwards each record has its value or its error."""
+        waiting = self._refuse_poisoned(batch)
+        while waiting:
+            try:
+                self._transact(waiting)
+            except Exception as error:  # noqa: BLE001  (from the database, or from a value it cannot bind)
+                self._transactions.rollback()
+                if self._transactions.is_busy(error):
+                    waiting = self._give_up(waiting, error)
+                elif len(waiting) == 1:
+                    self._fail(waiting[0], error)
+                    return
+                else:
+                    # One of them is at fault, or the disk is full for all: alone, each gets its own answer.
+                    for record in waiting:
+                        self._write([record])
+                    return
+            else:
+                return
+
+    def _transact(self, records: list[_Record]) -> None:
+        transactions = self._transactions
+        transactions.begin()
+        for record in records:
+            if record.work is not None:
+                record.value = record.work()
+            elif record.fence is not None:
+                record.value = transactions.append(record.fence, record.events)
+        transactions.commit()
+
+    def _refuse_poisoned(self, batch: list[_Record]) -> list[_Record]:
+        if not self._poisoned:
+            return batch
+        good: list[_Record] = []
+        for record in batch:
+            error = self._poisoned.get(record.fence) if record.fence is not None else None
+            if error is None:
+                good.append(record)
+            else:
+                record.error = error
+        return good
+
+    def _give_up(self, waiting: list[_Record], error: Exception) -> list[_Record]:
+        for record in waiting:
+            if not record.patient or self._is_closed:
+                record.error = self._transactions.translate(error)
+        self._settle([record for record in waiting if record.error is not None and record.future is not None])
+        return [record for record in waiting if record.error is None]
+
+    def _fail(self, record: _Record, error: Exception) -> None:
+        record.error = self._transactions.translate(error)
+        if record.fence is not None:
+            self._poisoned[record.fence] = record.error
+            if len(self._poisoned) > 10_000:
+                self._poisoned.pop(next(iter(self._poisoned)))
+
+    def _settle(self, batch: list[_Record]) -> None:
+        """Tell everybody who waits what has become of the batch: one call into each event loop."""
+        answers: dict[asyncio.AbstractEventLoop, tuple[list[_Record], list[Bell]]] = {}
+        lost: list[_Record] = []
+        is_drained = False
+        with self._turn:
+            for record in batch:
+                if record.loop is not None:
+                    answers.setdefault(record.loop, ([], []))[0].append(record)
+                elif record.fence is not None:
+                    run_id = record.fence.run_id
+                    left = self._unwritten.pop(run_id) - len(record.events)
+                    if left:
+                        self._unwritten[run_id] = left
+                    is_drained = True
+                    if record.error is not None or record.value is False:
+                        lost.append(record)
+            for stream_id in self._touched:
+                for bell in self._bells.get(stream_id, ()):
+                    answers.setdefault(bell.loop, ([], []))[1].append(bell)
+            self._touched.clear()
+            if is_drained:
+                self._turn.notify_all()
+        for loop, (records, bells) in answers.items():
+            _call(loop, _resolve, records, bells)
+        if self.on_lost is not None:
+            for record in lost:
+                if record.fence is not None:
+                    self.on_lost(record.fence, record.error)
+
+    def _ring_all(self) -> None:
+        with self._turn:
+            everyone = [bell for bells in self._bells.values() for bell in bells]
+        by_loop: dict[asyncio.AbstractEventLoop, list[Bell]] = {}
+        for bell in everyone:
+            by_loop.setdefault(bell.loop, []).append(bell)
+        for loop, bells in by_loop.items():
+            _call(loop, _resolve, [], bells)
+        for callback in self.on_foreign:
+            callback()
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        loop.call_soon_threadsafe(function, *args)
+
+
+def _resolve(records: list[_Record], bells: list[Bell]) -> None:
+    for record in records:
+        future = record.future
+        if future is None or future.done():
+            continue
+        if record.error is not None:
+            future.set_exception(record.error)
+        else:
+            future.set_result(record.value)
+    for bell in bells:
+        bell.rang.set()

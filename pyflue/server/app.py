@@ -1,0 +1,179 @@
+"""The ASGI application: every request passes the gate and finds its route; whatever is raised becomes an answer.
+
+`build_app` is called by `main.py`, which wraps the result into the application that also starts and stops the engine.
+`POST /workflows/<name>` goes straight to `starting.py`, everything else through the route table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import EngineStopping, MethodNotAllowed, RouteNotFound
+from .about import AboutRoutes
+from .answers import Answer, Headers
+from .body import ClientGone, RequestHeaders, single_headers
+from .catalog import CatalogRoutes
+from .errors import error_answer
+from .operations import OPERATIONS
+from .runs import RunRoutes
+from .security import Gate
+from .services import Services
+from .starting import RunStarter, WorkflowFinder
+from .websocket import WorkflowSocket
+
+Handler = Callable[[Scope, RequestHeaders], Awaitable[ASGIApp]]
+
+_WORKFLOWS = "/workflows/"
+
+
+class PyFlueApp:
+    """PyFlue's HTTP and WebSocket surface as an ASGI application, at the root or under any prefix."""
+
+    def __init__(self, services: Services, extra_routes: Sequence[BaseRoute] = ()) -> None:
+        self.services = services
+        self._gate = Gate(services.settings.server)
+        self._finder = WorkflowFinder(services)
+        self._starter = RunStarter(services, self._finder)
+        self._routes = [*_routes(services, self._finder), *extra_routes]
+
+    def begin_stop(self) -> None:
+        """End open streams and waiting answers and refuse new requests; for whoever is about to stop the engine."""
+        self.services.stopping.set()
+        self._starter.stop_waiting()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            raise RuntimeError(f"ASGI scope {scope['type']!r}: starting and stopping is what create_app() adds.")
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = single_headers(scope["headers"])
+            if b"origin" in headers:
+                send = _adding(send, self._gate.cors_headers(headers))
+            path = _path(scope)
+            self._gate.admit(scope, headers, path)
+            if self.services.stopping.is_set():
+                raise EngineStopping
+            if (name := _workflow_name(path)) is not None and scope["method"] == "POST":
+                answer = await self._starter.answer(name, scope, headers, receive)
+            elif self._gate.is_preflight(scope, headers):
+                answer = self._gate.preflight_answer()
+            else:
+                answer = self._find_route(scope, path)
+            await answer(scope, receive, send)
+        except ClientGone:
+            pass
+        except Exception as error:  # noqa: BLE001  (plug-ins' routes and workflows' types run below: the last boundary)
+            await error_answer(error)(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = single_headers(scope["headers"])
+            path = _path(scope)
+            self._gate.admit(scope, headers, path)
+            if self.services.stopping.is_set():
+                raise EngineStopping
+            if (name := _workflow_name(path)) is None:
+                raise RouteNotFound(path)
+        except Exception as error:  # noqa: BLE001  (as above)
+            await _deny(scope, receive, send, error_answer(error))
+        else:
+            await WorkflowSocket(self.services, self._finder, scope, headers, receive, send).converse(name)
+
+    def _find_route(self, scope: Scope, path: str) -> ASGIApp:
+        allowed: set[str] = set()
+        for route in self._routes:
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child_scope)
+                return route.handle
+            if match is Match.PARTIAL:
+                allowed.update(cast("Route", route).methods or ())
+        if not allowed:
+            raise RouteNotFound(path)
+        if _workflow_name(path) is not None:
+            allowed.add("POST")
+        raise MethodNotAllowed(scope["method"], sorted(allowed))
+
+
+def build_app(services: Services, *, extra_routes: Sequence[BaseRoute] = ()) -> PyFlueApp:
+    """The application for a project. `extra_routes` are those of the dialects."""
+    return PyFlueApp(services, extra_routes)
+
+
+class _Endpoint:
+    """A handler as the ASGI application that a Starlette route wants."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._handler(scope, single_headers(scope["headers"]))
+        await answer(scope, receive, send)
+
+
+def _routes(services: Services, finder: WorkflowFinder) -> list[BaseRoute]:
+    about, catalog, runs = AboutRoutes(services), CatalogRoutes(services, finder), RunRoutes(services)
+    handlers: dict[str, Handler] = {
+        "health": about.health,
+        "openapi": about.openapi,
+        "list_workflows": catalog.list,
+        "get_workflow": catalog.get,
+        "list_runs": runs.list,
+        "get_run": runs.get,
+        "delete_run": runs.delete,
+        "list_events": runs.events,
+        "stream_events": runs.stream,
+        "get_blob": runs.blob,
+        "cancel_run": runs.cancel,
+        "retry_run": runs.retry,
+    }
+    return [
+        Route(operation.path, _Endpoint(handlers[operation.id]), methods=[operation.method])
+        for operation in OPERATIONS
+        if operation.id in handlers
+    ]
+
+
+def _path(scope: Scope) -> str:
+    """The path below the prefix the application is mounted at."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "")
+    if prefix and path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}:
+        return path[len(prefix) :]
+    return path
+
+
+def _workflow_name(path: str) -> str | None:
+    if not path.startswith(_WORKFLOWS):
+        return None
+    name = path[len(_WORKFLOWS) :]
+    return name if name and "/" not in name else None
+
+
+def _adding(send: Send, headers: Headers) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *headers]}
+        await send(message)
+
+    return send_with_headers if headers else send
+
+
+async def _deny(scope: Scope, receive: Receive, send: Send, answer: Answer) -> None:
+    """Refuse a WebSocket before it is accepted, with the answer if the server can send one, else with a bare 403."""
+    if (await receive())["type"] != "websocket.connect":
+        return
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await send({"type": "websocket.http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "websocket.http.response.body", "body": answer.body})
+    else:
+        await send({"type": "websocket.close", "code": 1008})

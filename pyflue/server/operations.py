@@ -1,0 +1,334 @@
+"""What the server answers to, as data: one table from which the routes are made and the OpenAPI document is written.
+
+An operation lists the answers it gives and the errors it can raise; a test compares what is answered with what is
+listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import errors
+from ..errors import PyFlueError
+from ..journal import RunStatus
+
+Schema = Mapping[str, Any]
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """Something an operation takes outside of its body."""
+
+    name: str
+    place: str
+    about: str
+    schema: Schema
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that is not an error: media types and the names of their shapes (None: bytes or text)."""
+
+    about: str
+    content: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    names_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    id: str
+    method: str
+    path: str
+    tag: str
+    summary: str
+    about: str = ""
+    parameters: Sequence[Parameter] = ()
+    replies: Mapping[int, Reply]
+    errors: Sequence[type[PyFlueError]] = ()
+    takes_payload: bool = False
+
+
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_WORDS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 128}, "maxItems": 50}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_INDEX: Schema = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
+
+
+def _query(name: str, about: str, schema: Schema, example: Any = None) -> Parameter:
+    return Parameter(name=name, place="query", about=about, schema=schema, example=example)
+
+
+RUN_ID = Parameter(
+    name="run_id",
+    place="path",
+    about="`workflow:<name>:<ulid>`, with or without percent-encoding.",
+    schema=_TEXT,
+    example="workflow:profile_csv:01KAJ5V3W8Y3N5QZ6E4T9R2M1B",
+)
+WORKFLOW_NAME = Parameter(
+    name="name", place="path", about="The name of a workflow.", schema=_TEXT, example="profile_csv"
+)
+_AFTER = _query("after", "The last `index` that was seen; 0 reads from the start.", _INDEX, 0)
+
+#: Errors of the server itself, which any operation can meet.
+COMMON_ERRORS: Sequence[type[PyFlueError]] = (
+    errors.InvalidRequest,
+    errors.InvalidQuery,
+    errors.Unauthorized,
+    errors.Forbidden,
+    errors.OriginRefused,
+    errors.RequestTooSlow,
+    errors.HostRefused,
+    errors.HeadersTooLarge,
+    errors.PyFlueError,
+    errors.EngineStopping,
+    errors.TooManyConnections,
+    errors.JournalBusy,
+)
+
+OPERATIONS: Sequence[Operation] = (
+    Operation(
+        id="list_workflows",
+        method="GET",
+        path="/workflows",
+        tag="workflows",
+        summary="List the workflows",
+        about="Files that cannot be used are listed with what is wrong with them.",
+        replies={200: Reply(about="The workflows.", content={JSON: "WorkflowList"})},
+    ),
+    Operation(
+        id="get_workflow",
+        method="GET",
+        path="/workflows/{name}",
+        tag="workflows",
+        summary="Show a workflow",
+        parameters=(WORKFLOW_NAME,),
+        replies={200: Reply(about="The workflow.", content={JSON: "WorkflowDetail"})},
+        errors=(errors.WorkflowNotFound, errors.RouteNotFound, errors.WorkflowInvalid),
+    ),
+    Operation(
+        id="start_run",
+        method="POST",
+        path="/workflows/{name}",
+        tag="workflows",
+        summary="Run a workflow",
+        about=(
+            "The body is the payload; no body is `{}`. By default the answer is 202 as soon as the run is recorded on "
+            "disk. With `wait=result` it is the result, or 202 if that takes too long. With "
+            "`Accept: text/event-stream` it is the run's events until its end; a run that fails adds a frame "
+            "`event: error`. The same address is a WebSocket: send the payload, receive the events and the result. "
+            "A run that fails while its caller waits is 500 `run_failed`, or the status its author chose."
+        ),
+        parameters=(
+            WORKFLOW_NAME,
+            _query("wait", "Wait for the result.", {"type": "string", "enum": ["result"]}),
+            _query("tags", "Tags of the run, separated by commas.", _WORDS, ["nightly"]),
+            _query(
+                "deadline_s",
+                "Seconds from now after which the run is ended.",
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 10 * 365 * 86400},
+                300,
+            ),
+            Parameter(
+                name="Idempotency-Key",
+                place="header",
+                about="Requests with the same key start one run; every answer names that run.",
+                schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+                example="order-4711",
+            ),
+        ),
+        takes_payload=True,
+        replies={
+            200: Reply(
+                about="The run has completed, or these are its events.",
+                content={JSON: "Completed", EVENT_STREAM: None},
+                names_run=True,
+            ),
+            202: Reply(about="The run is recorded.", content={JSON: "Accepted"}, names_run=True),
+        },
+        errors=(
+            errors.InvalidJson,
+            errors.TooDeep,
+            errors.WorkflowNotFound,
+            errors.RouteNotFound,
+            errors.RunCancelled,
+            errors.TooLarge,
+            errors.UnsupportedMediaType,
+            errors.PayloadInvalid,
+            errors.IdempotencyConflict,
+            errors.RunFailed,
+            errors.WorkflowInvalid,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="list_runs",
+        method="GET",
+        path="/runs",
+        tag="runs",
+        summary="List runs, newest first",
+        parameters=(
+            _query("workflow", "Only runs of these workflows.", _WORDS, ["profile_csv"]),
+            _query(
+                "status",
+                "Only runs in one of these states.",
+                {"type": "array", "items": {"type": "string", "enum": [status.value for status in RunStatus]}},
+                ["failed", "cancelled"],
+            ),
+            _query("tag", "Only runs with all of these tags.", _WORDS, ["nightly"]),
+            _query("kind", "Only runs of this kind of workflow file.", _TEXT, "python"),
+            _query("parent_run_id", "Only runs that this run started.", _TEXT),
+            _query("created_after", "Only runs accepted at or after this time.", _TIME, "2026-11-21T05:00:00Z"),
+            _query("created_before", "Only runs accepted before this time.", _TIME, "2026-11-22T05:00:00Z"),
+            _query("finished_after", "Only runs that ended at or after this time.", _TIME, "2026-11-21T05:00:00Z"),
+            _query("error", "Only runs whose error contains this text.", _TEXT, "timeout"),
+            _query("limit", "Most runs to answer.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+            _query("before", "The `next` of an earlier page.", {"type": "string", "pattern": "^r[0-9a-f]{1,15}$"}),
+        ),
+        replies={200: Reply(about="A page of runs.", content={JSON: "RunList"})},
+    ),
+    Operation(
+        id="get_run",
+        method="GET",
+        path="/runs/{run_id}",
+        tag="runs",
+        summary="Show a run",
+        parameters=(RUN_ID,),
+        replies={200: Reply(about="The run.", content={JSON: "RunRecord"}, names_run=True)},
+        errors=(errors.RunNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="delete_run",
+        method="DELETE",
+        path="/runs/{run_id}",
+        tag="runs",
+        summary="Delete a run that has ended",
+        parameters=(RUN_ID,),
+        replies={204: Reply(about="It is gone, with its events and values.", names_run=True)},
+        errors=(
+            errors.RunNotFound,
+            errors.RouteNotFound,
+            errors.RunNotFinished,
+            errors.UnsupportedMediaType,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="list_events",
+        method="GET",
+        path="/runs/{run_id}/events",
+        tag="runs",
+        summary="Read a run's events",
+        parameters=(
+            RUN_ID,
+            _AFTER,
+            _query(
+                "limit", "Most events to answer.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}
+            ),
+            _query("types", "Only events of these types.", _WORDS, ["log"]),
+        ),
+        replies={200: Reply(about="Events above `after`.", content={JSON: "EventList"}, names_run=True)},
+        errors=(errors.RunNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="stream_events",
+        method="GET",
+        path="/runs/{run_id}/stream",
+        tag="runs",
+        summary="Follow a run's events",
+        about=(
+            "Server-sent events until the run's end: `id` is the event's index, `event` its type, `data` the event. A "
+            "reader that was cut off continues with `Last-Event-ID` or `after`. A cursor that the run has not reached "
+            "is answered with one frame `event: error`."
+        ),
+        parameters=(
+            RUN_ID,
+            _AFTER,
+            Parameter(
+                name="Last-Event-ID",
+                place="header",
+                about="As `after`, which wins.",
+                schema={"type": "string", "pattern": "^[0-9]{1,15}$"},
+                example="17",
+            ),
+        ),
+        replies={200: Reply(about="The events.", content={EVENT_STREAM: None}, names_run=True)},
+        errors=(errors.RunNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="get_blob",
+        method="GET",
+        path="/runs/{run_id}/blobs/{digest}",
+        tag="runs",
+        summary="Read a value that was too large for its event",
+        parameters=(
+            RUN_ID,
+            Parameter(name="digest", place="path", about="As the event names it.", schema=_TEXT),
+        ),
+        replies={200: Reply(about="The value.", content={"application/octet-stream": None})},
+        errors=(errors.RunNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="cancel_run",
+        method="POST",
+        path="/runs/{run_id}/cancel",
+        tag="runs",
+        summary="End a run",
+        parameters=(RUN_ID,),
+        replies={
+            200: Reply(about="The run has ended.", content={JSON: "RunRecord"}, names_run=True),
+            202: Reply(about="The run is being ended by another process.", content={JSON: "RunRecord"}, names_run=True),
+        },
+        errors=(
+            errors.RunNotFound,
+            errors.RouteNotFound,
+            errors.RunFinished,
+            errors.UnsupportedMediaType,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="retry_run",
+        method="POST",
+        path="/runs/{run_id}/retry",
+        tag="runs",
+        summary="Run again what failed or was cancelled",
+        parameters=(RUN_ID,),
+        replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
+        errors=(
+            errors.RunNotFound,
+            errors.WorkflowNotFound,
+            errors.RouteNotFound,
+            errors.RunFinished,
+            errors.RunNotFinished,
+            errors.UnsupportedMediaType,
+            errors.PayloadInvalid,
+            errors.WorkflowInvalid,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="health",
+        method="GET",
+        path="/health",
+        tag="server",
+        summary="Say that the server answers",
+        about="Needs no token.",
+        replies={200: Reply(about="It does.", content={JSON: "Health"})},
+    ),
+    Operation(
+        id="openapi",
+        method="GET",
+        path="/openapi.json",
+        tag="server",
+        summary="Describe this server",
+        replies={200: Reply(about="An OpenAPI 3.1 document.", content={JSON: None})},
+    ),
+)

@@ -1,0 +1,80 @@
+"""One reader of a run's events: page after page, then what is new, until the run's last event.
+
+Used by the SSE and WebSocket routes. A reader that does not take what it is given costs one page, whatever the run
+writes meanwhile: nothing is queued for it, the next page is read when it comes back for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from typing import Any, TypeVar
+
+from ..errors import InvalidQuery, RunNotFound
+from ..journal import Event, Journal, Run
+
+_PAGE_EVENTS = 64
+#: With the connection's write buffer, a reader stays below 64 kB.
+_PAGE_BYTES = 16 * 1024
+
+T = TypeVar("T")
+
+
+async def find_run(journal: Journal, run_id: str, *, values: bool = True) -> Run:
+    """The run with an id.
+
+    Raises:
+        RunNotFound
+    """
+    run = await journal.run(run_id, values=values)
+    if run is None:
+        raise RunNotFound(run_id)
+    return run
+
+
+async def pages(journal: Journal, run_id: str, *, after: int, quiet_s: float) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield a run's events above `after`, some at a time, until its last one; an empty page after `quiet_s` of silence.
+
+    Raises:
+        RunNotFound: there is no such run (any more).
+        InvalidQuery: `after` is an index the run has not reached, so nobody can have seen it.
+    """
+    with journal.watch(run_id) as bell:
+        run = await find_run(journal, run_id, values=False)
+        if after > run.last_index:
+            raise InvalidQuery("after", str(after), f"an index up to {run.last_index}, the last of run {run_id}")
+        if run.is_final and after == run.last_index:
+            return
+        while True:
+            events = await journal.events(run_id, after=after, limit=_PAGE_EVENTS, limit_bytes=_PAGE_BYTES)
+            if events:
+                after = events[-1].index
+                yield events
+                if events[-1].is_last:
+                    return
+                continue
+            try:
+                async with asyncio.timeout(quiet_s):
+                    await bell.wait()
+            except TimeoutError:
+                await find_run(journal, run_id, values=False)  # it may have been deleted
+                yield ()
+
+
+async def first_of(work: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Any]) -> T | None:
+    """Run `work` until it or one of `others` ends; then all of them are over.
+
+    Returns what `work` returned, or None if another was first. What any of them raised is raised.
+    """
+    tasks = [asyncio.ensure_future(item) for item in (work, *others)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        # Bounded: each of them only reads, sends or waits, and none of that outlives its cancellation.
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    return None if tasks[0].cancelled() else tasks[0].result()

@@ -1,0 +1,229 @@
+"""The shapes of answers, as pydantic models: what the OpenAPI document is generated from.
+
+Nothing is validated with these when a request is answered (answers are made from our own records); the tests check
+that what is answered fits them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_RUN_ID = "workflow:profile_csv:01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
+_AT = "2026-11-21T05:12:44.498334Z"
+
+
+def _shape(**example: Any) -> ConfigDict:
+    return ConfigDict(extra="forbid", json_schema_extra={"examples": [example]})
+
+
+class Accepted(BaseModel):
+    """The run is recorded and will be driven to its end; look at it with its id."""
+
+    model_config = _shape(status="accepted", run_id=_RUN_ID)
+    status: Literal["accepted"]
+    run_id: str
+
+
+class Completed(BaseModel):
+    """The run has completed."""
+
+    model_config = _shape(status="completed", run_id=_RUN_ID, result={"rows": 3})
+    status: Literal["completed"]
+    run_id: str
+    result: Any
+
+
+class ErrorBody(BaseModel):
+    """What went wrong. `type` is a stable word; `message` is a sentence for people."""
+
+    model_config = _shape(type="run_not_found", message="There is no run 'x'.")
+    type: str
+    message: str
+    details: Any = None
+    run_id: str = Field(default="", description="The run this is about, if it is about one.")
+    ref: str = Field(default="", description="Only with internal errors: find this in the server's log.")
+
+
+class ErrorEnvelope(BaseModel):
+    """The body of every answer that is an error."""
+
+    model_config = _shape(error={"type": "run_not_found", "message": "There is no run 'x'."})
+    error: ErrorBody
+
+
+class Request(BaseModel):
+    """The HTTP request that started a run, without credentials."""
+
+    model_config = ConfigDict(extra="forbid")
+    method: str
+    url: str
+    headers: dict[str, str]
+    client: str | None
+
+
+class RunSummary(BaseModel):
+    """A run without its values, as lists show it. Times are RFC 3339 in UTC."""
+
+    model_config = ConfigDict(extra="forbid")
+    run_id: str
+    workflow: str
+    kind: str
+    status: Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
+    error: Any = Field(description="Why it failed: `type`, `message` and more; null otherwise.")
+    tags: list[str]
+    attempt: int = Field(description="Times the run was started: 1, and one more after each crash or stop.")
+    owner: str | None = Field(description="The engine that drives it.")
+    workflow_version: str
+    parent_run_id: str | None
+    retried_from: str | None
+    forked_from: str | None
+    idempotency_key: str | None
+    created_at: str = Field(examples=[_AT])
+    started_at: str | None
+    finished_at: str | None
+    deadline_at: str | None
+    cancel_requested_at: str | None
+    usage: Any
+    last_index: int = Field(description="The index of its newest event.")
+
+
+class RunRecord(RunSummary):
+    """A run, whole."""
+
+    payload: Any
+    result: Any
+    request: Request | None
+
+
+class RunList(BaseModel):
+    """Runs, newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+    runs: list[RunSummary]
+    next: str | None = Field(description="Pass it as `before` for the next page; null at the end.")
+
+
+class EventRecord(BaseModel):
+    """One numbered fact of a run."""
+
+    model_config = _shape(
+        stream_id=_RUN_ID, index=2, type="log", at=_AT, data={"level": "info", "message": "3 rows read"}
+    )
+    stream_id: str
+    index: int = Field(description="1, 2, 3 … without gaps; the cursor of every way to read events.")
+    type: str
+    at: str
+    data: Any
+
+
+class EventList(BaseModel):
+    """A part of a run's events, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+    events: list[EventRecord]
+    next_after: int = Field(description="Pass it as `after` to go on.")
+
+
+class WorkflowError(BaseModel):
+    """Why a file cannot be used."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: str
+    message: str
+    line: int | None
+
+
+class WorkflowSummary(BaseModel):
+    """A workflow file."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    path: str
+    description: str
+    version: str | None
+    error: WorkflowError | None = Field(description="Set if the file cannot be used; the others are not affected.")
+
+
+class Diagnostic(BaseModel):
+    """Something that is wrong with the project's files."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str
+    line: int | None
+    message: str
+
+
+class WorkflowList(BaseModel):
+    """The project's workflows."""
+
+    model_config = ConfigDict(extra="forbid")
+    workflows: list[WorkflowSummary]
+    diagnostics: list[Diagnostic]
+
+
+class GraphNode(BaseModel):
+    """A unit of work that the file declares."""
+
+    model_config = ConfigDict(extra="forbid")
+    id: str
+    label: str
+    kind: str
+
+
+class GraphEdge(BaseModel):
+    """One node may follow another."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: str
+    target: str
+    label: str
+
+
+class Graph(BaseModel):
+    """The order of work as far as the file declares it."""
+
+    model_config = ConfigDict(extra="forbid")
+    nodes: list[GraphNode]
+    edges: list[GraphEdge]
+
+
+class WorkflowDetail(BaseModel):
+    """A workflow with the schemas of its payload and result."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    path: str
+    description: str
+    version: str
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    graph: Graph | None
+
+
+class Health(BaseModel):
+    """The server answers."""
+
+    model_config = _shape(ok=True, framework="pyflue", version="0.3.0", running=3, running_limit=1000)
+    ok: Literal[True]
+    framework: Literal["pyflue"]
+    version: str
+    running: int = Field(description="Runs that this server drives now.")
+    running_limit: int
+
+
+#: Every shape that the document names.
+MODELS: tuple[type[BaseModel], ...] = (
+    Accepted,
+    Completed,
+    ErrorEnvelope,
+    EventList,
+    Health,
+    RunList,
+    RunRecord,
+    WorkflowDetail,
+    WorkflowList,
+)

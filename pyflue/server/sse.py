@@ -1,0 +1,89 @@
+"""Server-sent events: a run's events as an HTTP answer that goes on until the run ends.
+
+A frame is `id: <index>`, `event: <type>`, `data: <the event as one line of JSON>` and a blank line. While the run is
+quiet a comment is sent every `heartbeat_s`. The stream ends with the run, when the reader leaves or has not read for
+`send_timeout_s`, and when the server stops; the run does not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from starlette.types import Message, Receive, Scope, Send
+
+from .. import codec
+from ..errors import PyFlueError
+from ..journal import Event
+from .answers import SECURITY_HEADERS, Headers, run_id_header
+from .errors import envelope, error_of_run
+from .reader import find_run, first_of, pages
+from .services import Services
+
+_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"x-accel-buffering", b"no"),
+    *SECURITY_HEADERS,
+]
+_HEARTBEAT = b": heartbeat\n\n"
+
+
+class EventStream:
+    """The events of one run above an index, as an answer.
+
+    With `reports_failure` a run that did not complete adds a frame `event: error` without id, after its last event:
+    the envelope that a waiting caller would have been answered.
+    """
+
+    __slots__ = ("_after", "_reports_failure", "_run_id", "_services")
+
+    def __init__(self, services: Services, run_id: str, *, after: int = 0, reports_failure: bool = False) -> None:
+        self._services = services
+        self._run_id = run_id
+        self._after = after
+        self._reports_failure = reports_failure
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, run_id_header(self._run_id)]})
+        if scope["method"] != "HEAD":
+            try:
+                await first_of(self._push(send), _left(receive), self._services.stopping.wait())
+            except _NotReading:
+                return  # an unfinished answer makes the server drop the connection
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _push(self, send: Send) -> None:
+        settings = self._services.settings.server
+        reader = pages(self._services.journal, self._run_id, after=self._after, quiet_s=settings.heartbeat_s)
+        try:
+            async with aclosing(reader):
+                async for events in reader:
+                    await self._send(send, b"".join(map(_event_frame, events)) or _HEARTBEAT)
+            if self._reports_failure:
+                run = await find_run(self._services.journal, self._run_id)
+                error = error_of_run(run.run_id, run.status, run.error, dev=self._services.dev)
+                if error is not None:
+                    raise error
+        except PyFlueError as error:
+            await self._send(send, b"event: error\ndata: %b\n\n" % codec.encode(envelope(error)))
+
+    async def _send(self, send: Send, body: bytes) -> None:
+        message: Message = {"type": "http.response.body", "body": body, "more_body": True}
+        try:
+            async with asyncio.timeout(self._services.settings.server.send_timeout_s):
+                await send(message)
+        except TimeoutError:
+            raise _NotReading from None
+
+
+class _NotReading(Exception):
+    """The reader has left the stream unread for too long."""
+
+
+def _event_frame(event: Event) -> bytes:
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.index, event.type.encode(), event.to_json())
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,190 @@
+"""`POST /workflows/<name>`: from a request to a run, and the three ways to observe it.
+
+This is the hottest route, so it takes the ASGI messages as they are: the headers are read once, what comes back is
+composed from JSON that is already written, and nothing is validated that the workflow does not ask for. `app.py`
+calls `answer`; the WebSocket route shares `find_workflow` and `parse_payload`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from .. import codec
+from ..codec import EMPTY_OBJECT, NULL, Raw
+from ..engine import RunHandle, Submission, Workflow
+from ..errors import InvalidRequest
+from ..journal import Outcome, RunStatus
+from .answers import Answer, run_id_header
+from .body import RequestHeaders, read_body
+from .errors import error_of_outcome
+from .query import Query
+from .services import Services
+from .sse import EventStream
+
+#: Headers whose values are secrets; `ctx.req` and the journal never see them.
+_CREDENTIALS = frozenset(
+    {
+        b"authorization",
+        b"cookie",
+        b"proxy-authorization",
+        b"x-amz-security-token",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-csrf-token",
+        b"x-forwarded-access-token",
+    }
+)
+_PARAMETERS = frozenset({"wait", "tags", "deadline_s"})
+_LONGEST_KEY = 255
+#: A deadline further away than this is a mistake.
+LONGEST_DEADLINE_S = 10 * 365 * 86400.0
+
+
+class WorkflowFinder:
+    """Finds workflows by name without ever loading a file on the event loop."""
+
+    def __init__(self, services: Services) -> None:
+        self._catalog = services.catalog
+        self._loaded: set[str] = set()
+
+    async def find(self, name: str) -> Workflow:
+        """The current version of a workflow.
+
+        Raises:
+            WorkflowNotFound, WorkflowInvalid.
+        """
+        if name in self._loaded:
+            return self._catalog.find(name)  # a look-up: only the first one may have to import the file
+        workflow = await asyncio.to_thread(self._catalog.find, name)
+        self._loaded.add(name)
+        return workflow
+
+
+class RunStarter:
+    """Starts runs and answers as the caller wants to observe them."""
+
+    def __init__(self, services: Services, finder: WorkflowFinder) -> None:
+        self._services = services
+        self._finder = finder
+        self._engine = services.engine
+        self._limits = services.settings.limits
+        self._wait_s = services.settings.server.wait_s
+        #: What callers wait for; a stop ends these waits (the runs go on after the restart).
+        self._waits: set[asyncio.Future[Outcome]] = set()
+
+    async def answer(self, name: str, scope: Scope, headers: RequestHeaders, receive: Receive) -> Answer | EventStream:
+        """Start a run and answer 202, its result, or its events.
+
+        Raises:
+            WorkflowNotFound, WorkflowInvalid, InvalidJson, PayloadInvalid, and what `engine.submit` raises.
+        """
+        workflow = await self._finder.find(name)
+        waits, tags, deadline_s = False, (), None
+        if scope["query_string"]:
+            query = Query(scope["query_string"], _PARAMETERS)
+            waits = query.choice("wait", ("result",)) is not None
+            tags = query.items("tags")
+            deadline_s = query.seconds("deadline_s", most=LONGEST_DEADLINE_S)
+        streams = b"text/event-stream" in headers.get(b"accept", b"")
+        body = await read_body(receive, headers, self._limits.payload_bytes)
+        payload, parsed = parse_payload(workflow, body, self._limits.json_depth)
+        handle = await self._engine.submit(
+            Submission(
+                workflow=workflow,
+                payload=payload,
+                parsed=parsed,
+                tags=tags,
+                deadline_s=deadline_s,
+                idempotency_key=_idempotency_key(headers),
+                request=freeze_request(scope, headers),
+            ),
+            eager=waits and not streams,
+        )
+        if streams:
+            return EventStream(self._services, handle.run_id, reports_failure=True)
+        outcome = await self._outcome(handle) if waits else None
+        return _accepted(handle.run_id) if outcome is None else self._finished(handle.run_id, outcome)
+
+    def stop_waiting(self) -> None:
+        """Answer 202 to those who wait for a result."""
+        for wait in list(self._waits):
+            wait.cancel()
+
+    async def _outcome(self, handle: RunHandle) -> Outcome | None:
+        """How the run ended; None if that takes longer than a caller may wait here."""
+        wait = handle.outcome()
+        if wait.done():
+            return wait.result()
+        self._waits.add(wait)
+        timer = wait.get_loop().call_later(self._wait_s, wait.cancel)
+        try:
+            return await wait
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return None
+        finally:
+            timer.cancel()
+            self._waits.discard(wait)
+
+    def _finished(self, run_id: str, outcome: Outcome) -> Answer:
+        if outcome.status is not RunStatus.COMPLETED:
+            error = error_of_outcome(run_id, outcome, dev=self._services.dev)
+            assert error is not None
+            raise error
+        result = NULL if outcome.result is None else outcome.result
+        body = b"".join((b'{"status":"completed","run_id":', codec.encode(run_id), b',"result":', result, b"}"))
+        return Answer(200, body, (run_id_header(run_id),))
+
+
+def _accepted(run_id: str) -> Answer:
+    body = b"".join((b'{"status":"accepted","run_id":', codec.encode(run_id), b"}"))
+    return Answer(202, body, (run_id_header(run_id),))
+
+
+def parse_payload(workflow: Workflow, body: bytes, max_depth: int) -> tuple[Raw, Any]:
+    """The payload as it is stored, and as the workflow's type makes of it. No body is `{}`.
+
+    Raises:
+        InvalidJson, TooDeep, PayloadInvalid.
+    """
+    if not body:
+        return EMPTY_OBJECT, workflow.parse({})
+    value = codec.decode(body, "The payload", max_depth=max_depth)
+    return codec.compact(body, value), workflow.parse(value)
+
+
+def freeze_request(scope: Scope, headers: RequestHeaders) -> Raw:
+    """The request as the run keeps it: method, URL, headers without credentials, and who called."""
+    path = scope.get("raw_path") or scope["path"].encode()
+    query = scope["query_string"]
+    url = b"%b://%b%b" % (scope["scheme"].encode(), headers.get(b"host", b""), path)
+    client = scope["client"]
+    return Raw(
+        codec.encode(
+            {
+                "method": scope.get("method", "GET"),
+                "url": (url + b"?" + query if query else url).decode("latin-1"),
+                "headers": {
+                    name.decode("latin-1"): value.decode("latin-1")
+                    for name, value in headers.items()
+                    if name not in _CREDENTIALS
+                },
+                "client": f"{client[0]}:{client[1]}" if client else None,
+            }
+        )
+    )
+
+
+def _idempotency_key(headers: RequestHeaders) -> str | None:
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1")
+    if not 0 < len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters.")
+    return key

@@ -1,0 +1,89 @@
+"""What PyFlue promises, as data: an id, where the promise comes from, and the sentence.
+
+A test carries the id of the promise it shows (`@promise("R1")`). `test_promises.py` checks that every promise has a
+test and that every id in a test is listed here. The rows named F.. are faults and bad inputs with their correct
+outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+
+class Promise(NamedTuple):
+    """A promise and its source."""
+
+    source: str
+    sentence: str
+
+
+_GUIDE = "the workflows guide"
+_CONTRACT = "durability contract"
+_FAULTS = "faults and bad inputs"
+
+PROMISES: dict[str, Promise] = {
+    "guide.file-name": Promise(_GUIDE, "A module in src/workflows/ or workflows/ with run(ctx) is a workflow."),
+    "guide.context": Promise(_GUIDE, "ctx has id, payload, env, req and log; ctx.log works without await."),
+    "guide.run.local": Promise(_GUIDE, "`pyflue run` executes one run and prints the result."),
+    "guide.run.accepted": Promise(_GUIDE, "POST answers 202 with exactly status and run_id."),
+    "guide.run.wait": Promise(_GUIDE, "POST with ?wait=result answers 200 with status, run_id and result."),
+    "guide.run.stream": Promise(_GUIDE, "POST with Accept: text/event-stream streams events until completion."),
+    "guide.run.client": Promise(_GUIDE, "PyFlueClient.workflows.invoke(..., wait=True) returns the body."),
+    "guide.run.websocket": Promise(_GUIDE, "A workflow WebSocket carries one run: payload in, events and result out."),
+    "guide.record": Promise(_GUIDE, "A run has an id workflow:<name>:<ulid> and records payload, result or error, events."),
+    "R1": Promise(_CONTRACT, "202 is sent after the run is on disk."),
+    "R4": Promise(_CONTRACT, "Event indexes are dense from 1, with exactly one run_end, last."),
+    "R5": Promise(_CONTRACT, "A reader that resumes after n gets n+1 … exactly once each, across restarts."),
+    "R6": Promise(_CONTRACT, "After a restart every non-final run is running, waiting or final."),
+    "R7": Promise(_CONTRACT, "Cancel and complete race: one wins, all readers see the same."),
+    "R8": Promise(_CONTRACT, "No event and no state is shown that is not committed."),
+    "R9": Promise(_CONTRACT, "A late write of a superseded attempt is refused."),
+    "F01": Promise(_FAULTS, "kill -9 after the 202: every accepted run exists and reaches one final state."),
+    "F05": Promise(_FAULTS, "SIGTERM with running runs: stops in time, hands them back, exit code 0."),
+    "F06": Promise(_FAULTS, "A restart storm duplicates and fails nothing."),
+    "F07": Promise(_FAULTS, "A run that ends its process fails with crash_loop; others are unaffected."),
+    "F08": Promise(_FAULTS, "A full disk refuses new runs, keeps reads working, and is recovered from."),
+    "F09": Promise(_FAULTS, "A read-only journal is refused with one clear line."),
+    "F10": Promise(_FAULTS, "A journal locked by another process: wait, then 503; the event loop is not blocked."),
+    "F11": Promise(_FAULTS, "A corrupted journal is named at start and left as it is."),
+    "F12": Promise(_FAULTS, "A truncated or deleted WAL does not keep the journal from opening."),
+    "F13": Promise(_FAULTS, "Journals of every released schema are migrated, with a copy made first."),
+    "F14": Promise(_FAULTS, "A journal of a newer schema is not written."),
+    "F15": Promise(_FAULTS, "Two engines on one journal: never two owners of a run."),
+    "F16": Promise(_FAULTS, "Clock jumps: durations stay positive, ids ordered."),
+    "F18": Promise(_FAULTS, "The same Idempotency-Key starts one run; another payload with it is 422."),
+    "F19": Promise(_FAULTS, "Cancel racing completion ends in one state, the same for every reader."),
+    "F21": Promise(_FAULTS, "A run of 100,000 events is stored and read."),
+    "F22": Promise(_FAULTS, "Readers that never read cost little, are closed, and slow nobody down."),
+    "F23": Promise(_FAULTS, "A stream cut anywhere resumes without gap or repeat."),
+    "F24": Promise(_FAULTS, "A reader that leaves is freed; its run goes on."),
+    "F25": Promise(_FAULTS, "WebSocket floods are closed with the right code; one run at most."),
+    "F26": Promise(_FAULTS, "An oversized or compressed body is refused before it is read."),
+    "F27": Promise(_FAULTS, "Deep JSON is 400 too_deep."),
+    "F28": Promise(_FAULTS, "NaN and infinities are refused, in payloads and results."),
+    "F29": Promise(_FAULTS, "Huge integers are kept exactly or refused."),
+    "F30": Promise(_FAULTS, "Lone surrogates, NUL and bidi marks never crash anything."),
+    "F31": Promise(_FAULTS, "A result JSON cannot hold fails the run, naming the place."),
+    "F32": Promise(_FAULTS, "Only discovered names resolve, whatever a name tries."),
+    "F33": Promise(_FAULTS, "A bad workflow file harms no other."),
+    "F44": Promise(_FAULTS, "Cross-site requests change nothing."),
+    "F45": Promise(_FAULTS, "Foreign Host and Origin are refused, WebSockets before accept."),
+    "F46": Promise(_FAULTS, "No request gets past the tokens."),
+    "F47": Promise(_FAULTS, "Abusive headers and connections are cut off; health still answers."),
+    "F48": Promise(_FAULTS, "Markup and control characters are shown as text."),
+}
+
+
+def promise(*promise_ids: str) -> Callable[[Any], Any]:
+    """Mark a test as showing promises."""
+
+    def mark(test: Any) -> Any:
+        for promise_id in promise_ids:
+            assert promise_id in PROMISES, f"{promise_id} is not in tests/promises.py"
+            test = pytest.mark.promise(promise_id)(test)
+        return test
+
+    return mark
