@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.dev
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/python -m pytest $(PYTEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)

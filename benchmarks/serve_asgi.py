@@ -29,6 +29,8 @@ def main() -> None:
         http="httptools",
         log_level="warning",
         access_log=False,
+        server_header=False,
+        proxy_headers=False,
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=options.descriptor)])
 

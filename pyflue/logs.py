@@ -13,11 +13,10 @@ from typing import Any
 class Logger:
     """A structlog logger that is made when it is first used."""
 
-    __slots__ = ("_bound", "_name")
+    __slots__ = ("_name",)
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bound: Any = None
 
     def info(self, event: str, /, **fields: Any) -> None:
         """Something an operator may want to know."""
@@ -32,13 +31,11 @@ class Logger:
         self._logger().error(event, **fields)
 
     def _logger(self) -> Any:
-        if self._bound is None:
-            import structlog
+        import structlog
 
-            if not structlog.is_configured():
-                configure(pretty=sys.stderr.isatty())
-            self._bound = structlog.get_logger().bind(logger=self._name)
-        return self._bound
+        if not structlog.is_configured():
+            configure(pretty=sys.stderr.isatty())
+        return structlog.get_logger(room=self._name)
 
 
 def logger(name: str) -> Logger:
@@ -64,6 +61,6 @@ def configure(*, pretty: bool) -> None:
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )

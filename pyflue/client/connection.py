@@ -140,9 +140,7 @@ class Connection:
         try:
             if not _is_event_stream(response):
                 _answer(response)
-                raise ServerAnswered(
-                    f"{method} {request.url} did not answer with an event stream.", status=response.status_code
-                )
+                raise _stranger(f"{method} {request.url} answered {response.status_code}", response.status_code)
             yield Frames(response, self.url)
         finally:
             await response.aclose()
@@ -233,14 +231,20 @@ def _answer(response: httpx2.Response) -> Answer:
     try:
         body = read_json(response.content, what) if response.content else None
     except InvalidJson as error:
-        # A proxy's error page, or some other program on this port.
-        raise ServerAnswered(f"{what}, and not as a PyFlue server does.", status=response.status_code) from error
+        raise _stranger(what, response.status_code) from error
     if response.is_success:
         return Answer(status=response.status_code, body=body)
     envelope = body.get("error") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
     if not isinstance(envelope, dict):
-        raise ServerAnswered(f"{what}, and not as a PyFlue server does.", status=response.status_code)
+        raise _stranger(what, response.status_code)
     raise error_from(response.status_code, envelope)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _stranger(what: str, status: int) -> ServerAnswered:
+    """A proxy's error page, or some other program on this port."""
+    error = ServerAnswered(f"{what}, and not as a PyFlue server does.")
+    error.status = status  # not an argument: there it is the status of a failure, and this may be 200
+    return error
 
 
 def _name(error: httpx2.RequestError) -> str:

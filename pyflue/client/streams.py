@@ -107,13 +107,14 @@ class _Patience:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._silent_since: float | None = None
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s = 0.0
 
     def answered(self) -> None:
         self._silent_since = None
 
     def progressed(self) -> None:
-        self._pause_s = _FIRST_PAUSE_S
+        # What worked a moment ago is tried again at once.
+        self._pause_s = 0.0
 
     def lost(self, error: PyFlueError) -> None:
         """Raises `error` if it will not pass by itself, or the server has not answered for too long."""
@@ -128,4 +129,4 @@ class _Patience:
     async def pause(self) -> None:
         # Many readers lose a restarting server at the same moment; they should not come back at the same moment.
         await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
-        self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)
+        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 from ..clock import Clock
@@ -62,7 +65,13 @@ class Supervisor:
             self._loop.call_soon_threadsafe(self._loop.call_later, left_s, self._at_deadline, drive)
 
     def _run(self) -> None:
-        asyncio.run(self._supervise())
+        try:
+            asyncio.run(self._supervise())
+        except BaseException:  # noqa: BLE001
+            # Without this thread no deadline is kept and no lost run goes on, and nobody would notice.
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(70)
 
     async def _supervise(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -14,7 +14,7 @@ from .. import codec, errors
 from ..codec import Raw
 from ..errors import MethodNotAllowed, PyFlueError, RunCancelled, RunFailed
 from ..ids import new_ulid
-from ..journal import Outcome, RunStatus
+from ..journal import RunStatus
 from ..logs import logger
 from .answers import Answer, Headers, run_id_header
 
@@ -153,8 +153,3 @@ def error_of_run(run_id: str, status: RunStatus, error: Raw | None, *, dev: bool
     failed = RunFailed(run_id, shown, message=None if "message" in shown else "its workflow raised an exception.")
     failed.details = shown
     return failed
-
-
-def error_of_outcome(run_id: str, outcome: Outcome, *, dev: bool) -> PyFlueError | None:
-    """As `error_of_run`, from what a submitter was told."""
-    return error_of_run(run_id, outcome.status, outcome.error, dev=dev)

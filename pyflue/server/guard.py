@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from ..errors import HeadersTooLarge, InvalidRequest, PyFlueError, RequestTooSlow, TooManyConnections
@@ -95,8 +95,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refusal = HeadersTooLarge(self._guard.header_bytes)
             raise self._refusal  # the parser stops and calls `send_400_response`
         super().on_headers_complete()
-        if self.cycle is not None and self.loop.time() - self._made_at > self._guard.connection_age_s:
-            self.cycle.keep_alive = False
+        cycle = self._current()
+        if cycle is not None and self.loop.time() - self._made_at > self._guard.connection_age_s:
+            cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self._owing_since = None
@@ -110,12 +111,21 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._linger_until is not None:
             if now > self._linger_until:
                 self.transport.close()
-        elif self._owing_since is not None and now - self._owing_since > self._guard.request_s:
-            is_answered = self.cycle is not None and self.cycle.response_started
-            if self._is_in_head or (self.cycle is not None and not is_answered):
-                self._refuse(RequestTooSlow(self._guard.request_s))
-            else:
-                self.transport.close()
+            return
+        if self._owing_since is None or now - self._owing_since <= self._guard.request_s:
+            return
+        cycle = self._current()
+        if cycle is not None and cycle.response_complete:
+            cycle = None
+        if cycle is not None and not cycle.more_body:
+            return  # what is late is a request behind the one that is being answered
+        if self._is_in_head or (cycle is not None and not cycle.response_started):
+            self._refuse(RequestTooSlow(self._guard.request_s))
+        else:
+            self.transport.close()
+
+    def _current(self) -> RequestResponseCycle | None:
+        return self.cycle  # uvicorn declares it as always there; before the first request it is None
 
     def _should_upgrade(self) -> bool:
         return not self._is_surplus and super()._should_upgrade()
@@ -131,15 +141,16 @@ class GuardedProtocol(HttpToolsProtocol):
             lines += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join((*lines, b"\r\n", answer.body)))
         self._linger_until = self.loop.time() + _LINGER_S
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if (cycle := self._current()) is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     async def _surplus_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == HEALTH_PATH:
-            await self.config.loaded_app(scope, receive, send)
+            app: ASGIApp = cast("ASGIApp", self.config.loaded_app)
+            await app(scope, receive, send)
             return
         answer = error_answer(TooManyConnections(self._guard.connections))
         answer.headers.append((b"connection", b"close"))

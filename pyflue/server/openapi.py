@@ -83,7 +83,7 @@ class _Names:
 
 
 class _Components:
-    """The document's named schemas. Those of workflows are moved in with their definitions, under names of their own."""
+    """The document's named schemas. Those of workflows are moved in with their definitions, under their own names."""
 
     def __init__(self, schemas: Json) -> None:
         self.schemas: Json = dict(schemas)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from .. import codec
+from ..codec import Raw
 from ..errors import InvalidQuery, RunNotFound
 from ..journal import Event, Journal, Run
 
@@ -59,6 +62,19 @@ async def pages(journal: Journal, run_id: str, *, after: int, quiet_s: float) ->
             except TimeoutError:
                 await find_run(journal, run_id, values=False)  # it may have been deleted
                 yield ()
+
+
+def for_caller(event: Event, *, dev: bool) -> Event:
+    """The event as the caller of a workflow may see it.
+
+    What an exception of the author's says is for those who may read runs; others learn of it in `dev` only.
+    """
+    if dev or not event.is_last or b'"exception":' not in bytes(event.data):
+        return event
+    data = codec.load(event.data)
+    if "exception" not in (data.get("error") or {}):
+        return event
+    return replace(event, data=Raw(codec.encode({**data, "error": {"type": data["error"]["type"]}})))
 
 
 async def first_of(work: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Any]) -> T | None:

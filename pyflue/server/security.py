@@ -102,9 +102,8 @@ class Gate:
             if headers[b"sec-fetch-site"] in {b"same-origin", b"none"}:
                 return
             # Following a link is a person's doing and changes nothing; everything else is a foreign page's.
-            if scope["type"] == "http" and scope["method"] in _SAFE_METHODS:
-                if headers.get(b"sec-fetch-mode") == b"navigate":
-                    return
+            if _is_safe(scope) and headers.get(b"sec-fetch-mode") == b"navigate":
+                return
             raise OriginRefused("another site")
         origin = origin.lower()
         # A proxy in front of us may end TLS, so the schemes may differ; the authority may not.
@@ -127,11 +126,13 @@ class Gate:
 
 def scope_needed(scope: Scope, path: str) -> str:
     """The scope a token needs: `run` to start workflows, `read` to look, `admin` for everything else."""
-    if scope["type"] == "websocket":
-        return "run"
-    if scope["method"] in _SAFE_METHODS:
+    if _is_safe(scope):
         return "read"
     return "run" if path.startswith("/workflows/") else "admin"
+
+
+def _is_safe(scope: Scope) -> bool:
+    return scope["type"] == "http" and scope["method"] in _SAFE_METHODS
 
 
 def _is_address(name: str) -> bool:

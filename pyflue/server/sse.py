@@ -17,7 +17,7 @@ from ..errors import PyFlueError
 from ..journal import Event
 from .answers import SECURITY_HEADERS, Headers, run_id_header
 from .errors import envelope, error_of_run
-from .reader import find_run, first_of, pages
+from .reader import find_run, first_of, for_caller, pages
 from .services import Services
 
 _HEADERS: Headers = [
@@ -31,17 +31,17 @@ _HEARTBEAT = b": heartbeat\n\n"
 class EventStream:
     """The events of one run above an index, as an answer.
 
-    With `reports_failure` a run that did not complete adds a frame `event: error` without id, after its last event:
-    the envelope that a waiting caller would have been answered.
+    With `for_caller` it is the answer to whoever started the run: a run that did not complete adds a frame
+    `event: error` without id, after its last event, with the envelope that a waiting caller would have been answered.
     """
 
-    __slots__ = ("_after", "_reports_failure", "_run_id", "_services")
+    __slots__ = ("_after", "_for_caller", "_run_id", "_services")
 
-    def __init__(self, services: Services, run_id: str, *, after: int = 0, reports_failure: bool = False) -> None:
+    def __init__(self, services: Services, run_id: str, *, after: int = 0, for_caller: bool = False) -> None:
         self._services = services
         self._run_id = run_id
         self._after = after
-        self._reports_failure = reports_failure
+        self._for_caller = for_caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, run_id_header(self._run_id)]})
@@ -58,14 +58,19 @@ class EventStream:
         try:
             async with aclosing(reader):
                 async for events in reader:
-                    await self._send(send, b"".join(map(_event_frame, events)) or _HEARTBEAT)
-            if self._reports_failure:
+                    await self._send(send, b"".join(map(self._frame, events)) or _HEARTBEAT)
+            if self._for_caller:
                 run = await find_run(self._services.journal, self._run_id)
                 error = error_of_run(run.run_id, run.status, run.error, dev=self._services.dev)
                 if error is not None:
                     raise error
         except PyFlueError as error:
             await self._send(send, b"event: error\ndata: %b\n\n" % codec.encode(envelope(error)))
+
+    def _frame(self, event: Event) -> bytes:
+        if self._for_caller:
+            event = for_caller(event, dev=self._services.dev)
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.index, event.type.encode(), event.to_json())
 
     async def _send(self, send: Send, body: bytes) -> None:
         message: Message = {"type": "http.response.body", "body": body, "more_body": True}
@@ -78,10 +83,6 @@ class EventStream:
 
 class _NotReading(Exception):
     """The reader has left the stream unread for too long."""
-
-
-def _event_frame(event: Event) -> bytes:
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.index, event.type.encode(), event.to_json())
 
 
 async def _left(receive: Receive) -> None:

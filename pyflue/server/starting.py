@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope
 from .. import codec
 from ..codec import EMPTY_OBJECT, NULL, Raw
 from ..engine import RunHandle, Submission, Workflow
-from ..errors import InvalidRequest
-from ..journal import Outcome, RunStatus
+from ..errors import InvalidRequest, RunStopped
+from ..journal import Outcome
 from .answers import Answer, run_id_header
 from .body import RequestHeaders, read_body
-from .errors import error_of_outcome
+from .errors import error_of_run
 from .query import Query
 from .services import Services
 from .sse import EventStream
@@ -38,6 +38,8 @@ _CREDENTIALS = frozenset(
     }
 )
 _PARAMETERS = frozenset({"wait", "tags", "deadline_s"})
+#: The query of most requests, which needs no parser.
+_WAITING = b"wait=result"
 _LONGEST_KEY = 255
 #: A deadline further away than this is a mistake.
 LONGEST_DEADLINE_S = 10 * 365 * 86400.0
@@ -72,8 +74,7 @@ class RunStarter:
         self._engine = services.engine
         self._limits = services.settings.limits
         self._wait_s = services.settings.server.wait_s
-        #: What callers wait for; a stop ends these waits (the runs go on after the restart).
-        self._waits: set[asyncio.Future[Outcome]] = set()
+        self._waits: set[asyncio.Timeout] = set()
 
     async def answer(self, name: str, scope: Scope, headers: RequestHeaders, receive: Receive) -> Answer | EventStream:
         """Start a run and answer 202, its result, or its events.
@@ -83,7 +84,9 @@ class RunStarter:
         """
         workflow = await self._finder.find(name)
         waits, tags, deadline_s = False, (), None
-        if scope["query_string"]:
+        if scope["query_string"] == _WAITING:
+            waits = True
+        elif scope["query_string"]:
             query = Query(scope["query_string"], _PARAMETERS)
             waits = query.choice("wait", ("result",)) is not None
             tags = query.items("tags")
@@ -104,37 +107,30 @@ class RunStarter:
             eager=waits and not streams,
         )
         if streams:
-            return EventStream(self._services, handle.run_id, reports_failure=True)
+            return EventStream(self._services, handle.run_id, for_caller=True)
         outcome = await self._outcome(handle) if waits else None
         return _accepted(handle.run_id) if outcome is None else self._finished(handle.run_id, outcome)
 
     def stop_waiting(self) -> None:
-        """Answer 202 to those who wait for a result."""
+        """Answer 202 to those who wait for a result: their runs go on after the restart."""
         for wait in list(self._waits):
-            wait.cancel()
+            wait.reschedule(0)
 
     async def _outcome(self, handle: RunHandle) -> Outcome | None:
         """How the run ended; None if that takes longer than a caller may wait here."""
-        wait = handle.outcome()
-        if wait.done():
-            return wait.result()
-        self._waits.add(wait)
-        timer = wait.get_loop().call_later(self._wait_s, wait.cancel)
         try:
-            return await wait
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
+            async with asyncio.timeout(self._wait_s) as wait:
+                self._waits.add(wait)
+                try:
+                    return await handle.outcome()
+                finally:
+                    self._waits.discard(wait)
+        except (TimeoutError, RunStopped):
             return None
-        finally:
-            timer.cancel()
-            self._waits.discard(wait)
 
     def _finished(self, run_id: str, outcome: Outcome) -> Answer:
-        if outcome.status is not RunStatus.COMPLETED:
-            error = error_of_outcome(run_id, outcome, dev=self._services.dev)
-            assert error is not None
+        error = error_of_run(run_id, outcome.status, outcome.error, dev=self._services.dev)
+        if error is not None:
             raise error
         result = NULL if outcome.result is None else outcome.result
         body = b"".join((b'{"status":"completed","run_id":', codec.encode(run_id), b',"result":', result, b"}"))

@@ -20,11 +20,10 @@ from .. import codec
 from ..codec import NULL
 from ..engine import Submission
 from ..errors import InvalidJson, PyFlueError
-from ..journal import RunStatus
 from .body import RequestHeaders
 from .errors import envelope, error_of_run
 from .query import Query
-from .reader import find_run, first_of, pages
+from .reader import find_run, first_of, for_caller, pages
 from .services import Services
 from .starting import LONGEST_DEADLINE_S, WorkflowFinder, freeze_request, parse_payload
 
@@ -141,12 +140,11 @@ class WorkflowSocket:
         async with aclosing(reader):
             async for events in reader:
                 for event in events:
-                    await self._send_text(event.to_json())
+                    await self._send_text(for_caller(event, dev=self._services.dev).to_json())
         run = await find_run(journal, run_id)
         error = error_of_run(run_id, run.status, run.error, dev=self._services.dev)
         if error is not None:
             raise error
-        assert run.status is RunStatus.COMPLETED
         await self._send_json(
             {"type": "result", "run_id": run_id, "result": NULL if run.result is None else run.result}
         )

@@ -96,7 +96,7 @@ class ColumnFacts:
             distinct_is_exact=len(self._hashes) < _KEPT,
             minimum=minimum,
             maximum=maximum,
-            mean=float(f"{self._numbers.mean:.6g}") if is_numeric else None,
+            mean=float(f"{self._numbers.mean:.10g}") if is_numeric else None,
             outliers=self._numbers.outliers() if is_numeric else [],
             misfits=[value for seen, values in self._examples.items() if seen not in fitting for value in values],
         )

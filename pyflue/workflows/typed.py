@@ -1,0 +1,173 @@
+"""Payload and result types: JSON in and out of the types that an author wrote in `run`'s signature.
+
+Called by `python_file`, which hands in a resolved annotation and gets a `Shape`. pydantic is imported only for types
+that need it, so a workflow without types starts without it. Knows nothing about files or modules.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+from .. import codec
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
+
+Problem = dict[str, str]
+#: More than this many problems of one value are not listed.
+PROBLEMS_SHOWN = 100
+
+
+class Shape(Protocol):
+    """A type as JSON."""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """Its JSON Schema (2020-12)."""
+        ...
+
+    def load(self, value: Any) -> Any:
+        """The typed value of some JSON.
+
+        Raises:
+            Misfit: with what does not fit, and where.
+        """
+        ...
+
+    def dump(self, value: Any) -> Any:
+        """A typed value as JSON.
+
+        Raises:
+            Misfit: with what does not fit, and where.
+        """
+        ...
+
+
+class Misfit(Exception):  # noqa: N818  (never leaves this room; `python_file` makes the public error of it)
+    """A value that does not fit its type."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+def shape_of(annotation: Any, direction: Literal["payload", "result"]) -> Shape:
+    """The shape of a payload or result type; anything goes for `Any`, a type variable or no annotation.
+
+    Raises:
+        TypeError: there is no JSON form of this type; says why.
+    """
+    if annotation in (Any, object) or isinstance(annotation, TypeVar):
+        return _Open({})
+    if annotation is NoneType and direction == "result":
+        return _Open({"type": "null"})
+    if _is_plain_object(annotation):
+        return _Object() if direction == "payload" else _Open(_Object.schema)
+    return _Typed(annotation, direction)
+
+
+def _is_plain_object(annotation: Any) -> bool:
+    if annotation is dict or annotation is Mapping:
+        return True
+    return typing.get_origin(annotation) in (dict, Mapping) and typing.get_args(annotation) in ((str, Any), (str, object))
+
+
+class _Open:
+    """Whatever it is, it is passed on."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.schema = schema
+
+    def load(self, value: Any) -> Any:
+        return value
+
+    def dump(self, value: Any) -> Any:
+        return value
+
+
+class _Object:
+    """A JSON object with any content."""
+
+    schema: Mapping[str, Any] = {"type": "object"}
+
+    def load(self, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise Misfit([{"path": "$", "message": "Input should be an object"}])
+        return value  # pyright: ignore[reportUnknownVariableType]
+
+    def dump(self, value: Any) -> Any:
+        return value
+
+
+class _Typed:
+    """Whatever pydantic makes of a type."""
+
+    def __init__(self, annotation: Any, direction: Literal["payload", "result"]) -> None:
+        from pydantic import TypeAdapter
+        from pydantic.errors import PydanticUserError
+
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+            self.schema: Mapping[str, Any] = self._adapter.json_schema(
+                by_alias=True, mode="validation" if direction == "payload" else "serialization"
+            )
+        except (PydanticUserError, NameError) as error:
+            message = error.message if isinstance(error, PydanticUserError) else str(error)
+            raise TypeError(message.partition("\n")[0]) from error
+
+    def load(self, value: Any) -> Any:
+        from pydantic import ValidationError
+
+        try:
+            # As JSON and not as Python values: a strict model, too, takes a date from a string and a tuple from a list.
+            return self._adapter.validate_json(codec.encode(value))
+        except ValidationError as error:
+            raise Misfit(_problems(error, value)) from error
+        except Exception as error:  # the author's validators may raise anything, and this payload made them
+            raise Misfit([{"path": "$", "message": f"{type(error).__name__}: {error}"}]) from error
+
+    def dump(self, value: Any) -> Any:
+        from pydantic import ValidationError
+        from pydantic_core import PydanticSerializationError
+
+        try:
+            typed = self._adapter.validate_python(value, by_alias=True, by_name=True)
+        except ValidationError as error:
+            raise Misfit(_problems(error, value)) from error
+        try:
+            return self._adapter.dump_python(typed, mode="json", by_alias=True, warnings="error")
+        except PydanticSerializationError as error:
+            raise Misfit([{"path": "$", "message": str(error).partition("\n")[0]}]) from error
+
+
+def _problems(error: ValidationError, value: Any) -> list[Problem]:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = [
+        {"path": _path(problem["loc"], value, is_missing=problem["type"] == "missing"), "message": problem["msg"]}
+        for problem in found[:PROBLEMS_SHOWN]
+    ]
+    if len(found) > PROBLEMS_SHOWN:
+        problems.append({"path": "$", "message": f"{len(found) - PROBLEMS_SHOWN} more problems"})
+    return problems
+
+
+def _path(location: Sequence[int | str], value: Any, *, is_missing: bool) -> str:
+    """pydantic's location as a path into the JSON: what is no key there (the tag of a union, say) is left out."""
+    path = "$"
+    for number, part in enumerate(location, start=1):
+        if isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):  # pyright: ignore[reportUnknownArgumentType]
+            path, value = f"{path}[{part}]", value[part]  # pyright: ignore[reportUnknownVariableType]
+        elif isinstance(value, dict) and part in value:
+            path, value = path + _key(part), value[part]  # pyright: ignore[reportUnknownVariableType]
+        elif not isinstance(value, (list, tuple, dict)) and isinstance(part, str) and hasattr(value, part):  # pyright: ignore[reportUnknownArgumentType]
+            path, value = path + _key(part), getattr(value, part)  # pyright: ignore[reportUnknownArgumentType]
+        elif is_missing and number == len(location):
+            path += _key(part)
+    return path
+
+
+def _key(part: int | str) -> str:
+    return f".{part}" if isinstance(part, str) and part.isidentifier() else f"[{codec.encode(str(part)).decode()}]"
