@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyflue src tests benchmarks
+SOURCES := pyflue src tests benchmarks examples templates
 
 # No look-up of newer pyright versions while checking.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

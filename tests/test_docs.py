@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from docs_pages import Page, PageError, blocks_of, matches
+
+from .docs_pages import Page, PageError, blocks_of, matches
 
 _ROOT = Path(__file__).parent.parent
 _PAGES = [path for path in (_ROOT / "README.md", *sorted((_ROOT / "docs").rglob("*.md"))) if path.is_file()]

@@ -84,11 +84,11 @@ async def _from_journal(
     ctx: click.Context, run_id: str, *, after: int, since: datetime | None, follow: bool
 ) -> AsyncGenerator[Sequence[EventJson], None]:
     async with open_for_reading(ctx) as journal:
-        await find_run(journal, run_id)
+        run = await find_run(journal, run_id)
         if since is not None:
             after = max(after, await journal.first_event_since(run_id, to_us(since)))
-        if follow:
-            async for event in follow_journal(journal, run_id, after=after):
+        if follow and not run.is_final:
+            async for event in follow_journal(journal, run_id, after=min(after, run.last_index)):
                 yield [to_json(event)]
             return
         while events := await journal.events(run_id, after=after, limit=_PAGE):

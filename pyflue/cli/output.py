@@ -61,7 +61,8 @@ def print_result(value: codec.Raw | None) -> None:
     """Write a run's result to stdout: a string as it is (safe for a terminal), anything else as indented JSON."""
     if value is not None and bytes(value).startswith(b'"'):
         text = str(codec.load(value))
-        click.echo(shown(text, layout=True) if sys.stdout.isatty() else text)
+        # As bytes: from a string click would take out what looks like a colour, and a pipe gets the result as it is.
+        click.echo((shown(text, layout=True) if sys.stdout.isatty() else text).encode())
     else:
         print_json(value)
 
@@ -85,7 +86,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def error_lines(error: Mapping[str, Any]) -> list[str]:
-    """A run's recorded error to read: what it was and where, then the author's part of the traceback, if there is one."""
+    """A run's recorded error to read: what it was and where, then the author's part of the traceback, if any."""
     what = shown(f"{error.get('exception') or error.get('type')}: {error.get('message')}", layout=True)
     where = f" (at {shown(str(error['where']))})" if "where" in error else ""
     traceback = shown(str(error.get("traceback", "")).rstrip(), layout=True)

@@ -67,12 +67,12 @@ def validate_workflows(ctx: click.Context, as_json: bool) -> None:
     problems = catalog.diagnostics()
     count = len(catalog.names())
     if as_json:
-        listed = [{"path": _relative(p.path, root), "line": p.line, "message": p.message} for p in problems]
+        listed = [{"path": p.path, "line": p.line, "message": p.message} for p in problems]
         print_json({"workflows": count, "problems": listed})
     else:
         for problem in problems:
             line = "" if problem.line is None else f"{problem.line}:"
-            click.echo(shown(f"{_relative(problem.path, root)}:{line} {problem.message}"))
+            click.echo(shown(f"{problem.path}:{line} {problem.message}"))
         say(f"{counted(count, 'workflow')}, {counted(len(problems), 'problem')}")
     if problems:
         ctx.exit(1)

@@ -47,6 +47,13 @@ def error_from(status: int | None, envelope: Mapping[str, Any]) -> PyFlueError:
     return error
 
 
+def stranger(what: str, status: int) -> ServerAnswered:
+    """The error for an answer that no PyFlue server gives: a proxy's page, or another program on this port."""
+    error = ServerAnswered(f"{what}, and not as a PyFlue server does.")
+    error.status = status  # not an argument: there it is the status of a failure, and this may be 200
+    return error
+
+
 def error_of_run(record: Mapping[str, Any]) -> PyFlueError:
     """The error of a run record that did not complete: the one a caller who waited for the run is told.
 

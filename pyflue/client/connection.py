@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ..codec import Raw
-from ..errors import InvalidJson, ServerAnswered, SettingsInvalid, Unreachable
-from .answers import error_from, read_json
+from ..errors import InvalidJson, SettingsInvalid, Unreachable
+from .answers import error_from, read_json, stranger
 from .sse import Frame, Parser
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Connection:
         try:
             if not _is_event_stream(response):
                 _answer(response)
-                raise _stranger(f"{method} {request.url} answered {response.status_code}", response.status_code)
+                raise stranger(f"{method} {request.url} answered {response.status_code}", response.status_code)
             yield Frames(response, self.url)
         finally:
             await response.aclose()
@@ -231,20 +231,13 @@ def _answer(response: httpx2.Response) -> Answer:
     try:
         body = read_json(response.content, what) if response.content else None
     except InvalidJson as error:
-        raise _stranger(what, response.status_code) from error
+        raise stranger(what, response.status_code) from error
     if response.is_success:
         return Answer(status=response.status_code, body=body)
     envelope = body.get("error") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
     if not isinstance(envelope, dict):
-        raise _stranger(what, response.status_code)
+        raise stranger(what, response.status_code)
     raise error_from(response.status_code, envelope)  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _stranger(what: str, status: int) -> ServerAnswered:
-    """A proxy's error page, or some other program on this port."""
-    error = ServerAnswered(f"{what}, and not as a PyFlue server does.")
-    error.status = status  # not an argument: there it is the status of a failure, and this may be 200
-    return error
 
 
 def _name(error: httpx2.RequestError) -> str:

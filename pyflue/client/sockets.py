@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .. import codec
 from ..codec import EMPTY_OBJECT
 from ..errors import InvalidJson, PyFlueError, ServerAnswered, SocketMisused, Unreachable
-from .answers import error_from, error_of_run, read_json
+from .answers import error_from, error_of_run, read_json, stranger
 from .connection import Connection
 from .streams import Cursor, fetch_run, follow
 
@@ -106,4 +106,4 @@ def _refused(error: InvalidStatus) -> PyFlueError:
     try:
         return error_from(status, read_json(bytes(error.response.body), "The answer")["error"])
     except (InvalidJson, KeyError, TypeError):
-        return ServerAnswered(f"The server refused the WebSocket with status {status}.", status=status)
+        return stranger(f"The request for a WebSocket was answered {status}", status)

@@ -66,19 +66,22 @@ async def follow(connection: Connection, run_id: str, cursor: Cursor) -> AsyncGe
         PyFlueError: the server refused (`RunNotFound`, `Unauthorized`, …).
     """
     patience = _Patience(connection.reconnect_s)
-    while True:
+    while not cursor.is_at_end:
+        start = cursor.index
         try:
-            async with connection.stream("GET", run_path(run_id) + "/stream", query={"after": cursor.index}) as frames:
+            async with connection.stream("GET", run_path(run_id) + "/stream", query={"after": start}) as frames:
                 patience.answered()
                 async with aclosing(read(frames, cursor)) as events:
                     async for event in events:
                         patience.progressed()
                         yield event
-                        if cursor.is_at_end:
-                            return
         except PyFlueError as error:
             patience.lost(error)
-        await patience.pause()
+        else:
+            if cursor.index == start and await _is_over(connection, run_id, start):
+                return
+        if not cursor.is_at_end:
+            await patience.pause()
 
 
 async def fetch_run(connection: Connection, run_id: str) -> dict[str, Any]:
@@ -94,6 +97,12 @@ async def fetch_run(connection: Connection, run_id: str) -> dict[str, Any]:
         except PyFlueError as error:
             patience.lost(error)
         await patience.pause()
+
+
+async def _is_over(connection: Connection, run_id: str, index: int) -> bool:
+    """Whether a run has no events above an index and will have none: a reader may ask for what comes after the end."""
+    run = await fetch_run(connection, run_id)
+    return run["finished_at"] is not None and run["last_index"] <= index
 
 
 def run_path(run_id: str) -> str:

@@ -82,7 +82,7 @@ class EmbeddedEngine:
         #: Runs that are this engine's in the journal, or are about to be, and have no drive yet.
         self._arriving: set[str] = set()
         self._examined: set[str] = set()
-        self._has_backlog = adopts
+        self._has_backlog = False
         self._is_accepting = False
         self._claim_wanted = asyncio.Event()
         self._look_wanted = asyncio.Event()
@@ -91,6 +91,7 @@ class EmbeddedEngine:
 
     async def __aenter__(self) -> EmbeddedEngine:
         self._loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[None] = self._loop.create_future()
         await asyncio.to_thread(self._journal.enlist, self.engine_id)
         self._journal.on_lost(self._note_lost)
         self._journal.on_foreign_commit(self._note_foreign)
@@ -101,6 +102,8 @@ class EmbeddedEngine:
             self._service_tasks.append(self._services.create_task(self._claim_queued()))
         self._supervisor = Supervisor(self, self._journal, self._settings, self._clock)
         self._supervisor.start()
+        # Runs that were queued before have their turn before new ones.
+        self._has_backlog = self._adopts and await self._journal.count_queued(max_crashes=self._max_crashes) > 0
         self._is_accepting = True
         self._claim_wanted.set()
         return self
@@ -123,6 +126,7 @@ class EmbeddedEngine:
         for drive in list(self._drives.values()):
             # It swallows its cancellation; its late writes are refused once it is handed back.
             await self._conclude(drive, None)
+        self._stopped.set_result(None)
         for task in self._service_tasks:
             task.cancel()
         await self._services.__aexit__(None, None, None)
@@ -166,6 +170,21 @@ class EmbeddedEngine:
                 if run.is_final:
                     return run
                 await bell.wait()
+
+    async def wait_while_running(self, run_id: str) -> Run:
+        """As `wait`, but no longer than this engine runs.
+
+        Raises:
+            RunStopped: the engine has stopped before; the run goes on in another one, or after a restart.
+        """
+        waiting = asyncio.ensure_future(self.wait(run_id))
+        try:
+            await asyncio.wait({waiting, self._stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                return waiting.result()
+            raise RunStopped(run_id, StopReason.SHUTDOWN)
+        finally:
+            waiting.cancel()
 
     def events(self, run_id: str, *, after: int = 0) -> AsyncIterator[Event]:
         return follow(self._journal, run_id, after=after)
@@ -518,7 +537,7 @@ class _Handle:
     async def outcome(self) -> Outcome:
         if self._drive is not None:
             return await self._drive.when_over()
-        run = await self._engine.wait(self.run_id)
+        run = await self._engine.wait_while_running(self.run_id)
         return Outcome(status=run.status, result=run.result, error=run.error)
 
 

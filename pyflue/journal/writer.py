@@ -189,8 +189,8 @@ class Writer:
 
     def touch(self, stream_id: str) -> None:
         """Say, from within a record's work, that its commit changes a stream."""
-        if stream_id in self._bells:
-            self._touched.add(stream_id)
+        # Noted even if nobody listens yet: a reader that comes between here and the commit has to be woken, too.
+        self._touched.add(stream_id)
 
     def unwritten(self, run_id: str) -> int:
         """How many events of a run are not committed yet."""
@@ -335,8 +335,8 @@ class Writer:
                     is_drained = True
                     if record.error is not None or record.value is False:
                         lost.append(record)
-            for stream_id in self._touched:
-                for bell in self._bells.get(stream_id, ()):
+            for stream_id in self._touched & self._bells.keys():
+                for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)
             self._touched.clear()
             if is_drained:

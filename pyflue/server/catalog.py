@@ -38,8 +38,7 @@ class CatalogRoutes:
             {
                 "workflows": [self._summary(entry) for entry in entries],
                 "diagnostics": [
-                    {"path": self._relative(item.path), "line": item.line, "message": item.message}
-                    for item in diagnostics
+                    {"path": item.path, "line": item.line, "message": item.message} for item in diagnostics
                 ],
             },
         )

@@ -149,7 +149,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     async def _surplus_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == HEALTH_PATH:
-            app: ASGIApp = cast("ASGIApp", self.config.loaded_app)
+            app: ASGIApp = cast("Any", self.config).loaded_app
             await app(scope, receive, send)
             return
         answer = error_answer(TooManyConnections(self._guard.connections))

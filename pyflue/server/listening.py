@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import struct
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -131,10 +132,16 @@ class _Server(uvicorn.Server):
             if before is None or before[0] != size:
                 unsent[connection] = (size, now)
             elif now - before[1] > self._send_timeout_s:
-                connection.transport.abort()  # to close it would wait for its reader for ever
+                _drop(connection.transport)
             else:
                 unsent[connection] = before
         self._unsent = unsent
+
+
+def _drop(transport: asyncio.Transport) -> None:
+    """Cut a connection off. To close it would wait for its reader for ever, here or in the kernel."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Life:

@@ -18,7 +18,7 @@ from ..journal import Event, Journal, Run
 
 _PAGE_EVENTS = 64
 #: With the connection's write buffer, a reader stays below 64 kB.
-_PAGE_BYTES = 16 * 1024
+_PAGE_BYTES = 8 * 1024
 
 T = TypeVar("T")
 

@@ -40,7 +40,7 @@ class Attempt(Generic[T]):
             TimeoutError: it has not come to an end; it was told to stop, and is left alone.
         """
         if not self._finished.wait(max(0.0, self._give_up_at - time.monotonic())):
-            self._abandon()
+            self.abandon()
             raise TimeoutError
         if self._error is not None:
             raise self._error
@@ -54,7 +54,10 @@ class Attempt(Generic[T]):
         finally:
             self._finished.set()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Tell the function to stop, and wait no longer. Does nothing if it has come to its end."""
+        if self._finished.is_set():
+            return
         import ctypes  # only here: a loop that is left running would slow down every other thread
 
         ident = self._thread.ident

@@ -21,8 +21,9 @@ from typing import Protocol, runtime_checkable
 
 from ..engine import Workflow
 from ..errors import WorkflowInvalid, WorkflowNotFound
+from ..settings import STATE_FOLDER, WORKFLOW_FOLDERS
 from .attempts import Attempt
-from .dialect import Dialect, Source
+from .dialect import Dialect, Loader, Source
 from .discovery import Diagnostic, Discovery, Found, discover, shown_path
 from .files import FileState, is_same, read_states, refresh_states
 from .registered import registered_dialects
@@ -79,12 +80,15 @@ class Catalog:
         self.root = Path(os.path.realpath(root))
         self._given_dialects = dialects
         self._import_timeout_s = import_timeout_s
+        # Replaced, never changed in place: readers take no lock.
+        self._slots: Mapping[str, _Slot] = {}
+        self._served: Mapping[str, Workflow] = {}
+        self._discovery: Discovery | None = None
         self._dialects: Sequence[Dialect] | None = None
         self._dialect_diagnostics: Sequence[Diagnostic] = ()
-        self._discovery: Discovery | None = None
-        self._slots: dict[str, _Slot] = {}
-        self._served: dict[str, Workflow] = {}
-        self._loading = threading.RLock()
+        #: The newest load of each name that has not come to an end.
+        self._loads: dict[str, _Load] = {}
+        self._lock = threading.Lock()
 
     def find(self, name: str) -> Workflow:
         """The newest version of a workflow that could be loaded; loads its file (and no other) at first use.
@@ -94,20 +98,7 @@ class Catalog:
             WorkflowInvalid: the file is there but cannot be used.
         """
         workflow = self._served.get(name)
-        if workflow is not None:
-            return workflow
-        self._scan_once()
-        slot = self._slots.get(name)
-        if slot is not None and not slot.is_loaded:
-            with self._loading:
-                slot = self._slots.get(name)
-                if slot is not None and not slot.is_loaded:
-                    slot = self._publish(name, self._result_of(slot, self._start(slot)))
-        if slot is None:
-            raise WorkflowNotFound(name, self.names())
-        if slot.workflow is None:
-            raise _again(slot)
-        return slot.workflow
+        return workflow if workflow is not None else self._find_unserved(name)
 
     def names(self) -> list[str]:
         """The names there are, in order. Imports nothing."""
@@ -117,42 +108,187 @@ class Catalog:
     def entries(self) -> list[Entry]:
         """Every name with its workflow or what is wrong with it, in order of names. Loads what is not loaded yet."""
         self._scan_once()
-        if not all(slot.is_loaded for slot in self._slots.values()):
-            with self._loading:
-                self._load({name: slot for name, slot in self._slots.items() if not slot.is_loaded})
+        self._load([name for name, slot in sorted(self._slots.items()) if not slot.is_loaded])
         return [slot.entry(name) for name, slot in sorted(self._slots.items())]
 
     def diagnostics(self) -> list[Diagnostic]:
         """What the author should know: files left out, names given twice, and files found to be broken so far."""
         self._scan_once()
         found = self._discovery.diagnostics if self._discovery else ()
-        broken = [
-            Diagnostic(path=slot.error.path, line=slot.error.line, message=slot.error.problem)
-            for _, slot in sorted(self._slots.items())
-            if slot.error is not None
-        ]
+        errors = [slot.error for _, slot in sorted(self._slots.items()) if slot.error is not None]
+        broken = [Diagnostic(path=error.path, line=error.line, message=error.problem) for error in errors]
         return [*self._dialect_diagnostics, *found, *broken]
 
     def refresh(self) -> bool:
-        """Look at the files again and load all that is new or changed. Blocks. True if anything is different now."""
-        with self._loading:
-            before = (self._slots, self._discovery)
-            discovery = self._scan()
-            slots: dict[str, _Slot] = {}
-            stale: dict[str, _Slot] = {}
-            for name, found in discovery.found.items():
-                slot = self._slots.get(name)
-                if slot is None or slot.found.error or found.error or slot.found.source != found.source:
-                    slot = _Slot(found=found)
-                states = refresh_states(slot.states)
-                if slot.is_loaded and is_same(states, slot.states):
-                    slots[name] = dataclasses.replace(slot, states=states)
-                else:
-                    stale[name] = slot
-                    if slot.is_loaded:
-                        slots[name] = slot  # served as it is until the new version is there
-            self._replace(slots, discovery)
-            loaded = self._load(stale)
-            gone = before[0].keys() - discovery.found.keys()
-            is_first = before[1] is None
-            return bool(loaded or gone or is_first or before[1].diagnostics != discovery.diagnostics)
+        """Look at the files again and load all that is new or changed. Blocks. True if anything is different now.
+
+        What loads quickly is served at once; the slow rest is waited for at the end, at most for the import timeout.
+        """
+        before = self._face()
+        with self._lock:
+            self._scan()
+            stale = [name for name, slot in sorted(self._slots.items()) if self._is_stale(name, slot)]
+        self._load(stale)
+        return self._face() != before
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which a change may concern this catalog, those of imported project modules included."""
+        self._scan_once()
+        found = self._discovery.folders if self._discovery else frozenset[Path]()
+        files = {path for slot in self._slots.values() for path in slot.states}
+        homes = {self.root / folder for folder in ("", "src", *WORKFLOW_FOLDERS)}
+        every = {*found, *homes, *(path.parent for path in files)}
+        # Where a missing folder would turn up is in the one above it.
+        return frozenset(
+            folder for folder in {*every, *(folder.parent for folder in every)} if self._is_watchable(folder)
+        )
+
+    def _is_watchable(self, folder: Path) -> bool:
+        return folder.is_relative_to(self.root) and folder != self.root / STATE_FOLDER and folder.is_dir()
+
+    def _find_unserved(self, name: str) -> Workflow:
+        self._scan_once()
+        slot = self._slots.get(name)
+        if slot is not None and not slot.is_loaded:
+            self._load([name])
+            slot = self._slots.get(name)
+        if slot is not None and slot.workflow is not None:
+            return slot.workflow
+        if slot is not None and slot.error is not None:
+            # A new instance: a raised one collects the tracebacks of everybody who asked.
+            raise WorkflowInvalid(slot.error.path, slot.error.problem, line=slot.error.line, details=slot.error.details)
+        raise WorkflowNotFound(name, self.names())
+
+    def _scan_once(self) -> None:
+        if self._discovery is None:
+            with self._lock:
+                if self._discovery is None:
+                    self._scan()
+
+    def _scan(self) -> None:
+        """Look through the workflow folders. Loads nothing; names whose file is as before keep what is known."""
+        if self._dialects is None:
+            self._dialects = self._given_dialects
+            if self._dialects is None:
+                self._dialects, self._dialect_diagnostics = registered_dialects()
+        discovery = discover(self.root, self._dialects)
+        slots: dict[str, _Slot] = {}
+        for name, found in discovery.found.items():
+            known = self._slots.get(name)
+            if found.error is not None:
+                slots[name] = _Slot(found=found, is_loaded=True, error=found.error)
+            elif known is not None and known.found == found:
+                slots[name] = known
+            else:
+                slots[name] = _Slot(found=found)
+        for name in self._loads.keys() - {name for name, slot in slots.items() if slot.found.error is None}:
+            self._loads.pop(name).attempt.abandon()
+        self._replace(slots)
+        self._discovery = discovery
+
+    def _is_stale(self, name: str, slot: _Slot) -> bool:
+        """Whether a name has to be loaded (again)."""
+        if slot.found.error is not None:
+            return False
+        load = self._loads.get(name)
+        known = load.states if load is not None else slot.states
+        if load is None and not slot.is_loaded:
+            return True
+        states = refresh_states(known)
+        is_changed = not is_same(states, known)
+        if load is None and not is_changed:
+            self._put(name, dataclasses.replace(slot, states=states))
+        return is_changed
+
+    def _load(self, names: Sequence[str]) -> None:
+        """Load some names and wait for them, each at most until its deadline."""
+        slow: list[tuple[str, _Load]] = []
+        for name in names:
+            with self._lock:
+                load = self._start(name)
+            if load is None:
+                continue
+            if load.attempt.wait(PATIENCE_S):
+                self._settle(name, load)
+            else:
+                slow.append((name, load))
+                self._mark_slow(name, load)
+        for name, load in slow:
+            self._settle(name, load)
+
+    def _start(self, name: str) -> _Load | None:
+        slot = self._slots.get(name)
+        if slot is None or slot.found.dialect is None:
+            return None
+        loader, source = slot.found.dialect.loader, slot.found.source
+        earlier = self._loads.get(name)
+        states = read_states({source.path, *_inputs(loader, source)})
+        if earlier is not None:
+            if is_same(earlier.states, states):
+                return earlier
+            earlier.attempt.abandon()
+        elif slot.is_loaded and is_same(slot.states, states):
+            return None  # somebody else has just loaded it
+        attempt = Attempt(lambda: loader.load(source), name=name, timeout_s=self._import_timeout_s)
+        load = self._loads[name] = _Load(attempt=attempt, states=states)
+        return load
+
+    def _settle(self, name: str, load: _Load) -> None:
+        """Take over what a load came to, unless a newer one of the same name has begun."""
+        workflow: Workflow | None = None
+        error: WorkflowInvalid | None = None
+        shown = shown_path(self._slots[name].found.source.path, self.root) if name in self._slots else name
+        try:
+            workflow = load.attempt.result()
+        except WorkflowInvalid as invalid:
+            error = invalid.with_traceback(None)
+        except TimeoutError:
+            problem = f"importing it took longer than {self._import_timeout_s:g} s; is there an endless loop in it?"
+            error = WorkflowInvalid(shown, problem)
+        except BaseException as other:  # noqa: BLE001  (foreign code: one file must not take the others with it)
+            error = WorkflowInvalid(shown, f"loading it failed: {type(other).__name__}: {other}")
+        with self._lock:
+            slot = self._slots.get(name)
+            if slot is None or self._loads.get(name) is not load:
+                return
+            del self._loads[name]
+            newest = slot.workflow if workflow is None else workflow
+            self._put(name, _Slot(found=slot.found, is_loaded=True, workflow=newest, error=error, states=load.states))
+
+    def _mark_slow(self, name: str, load: _Load) -> None:
+        """Let nobody else wait for a slow first load: until it ends, the name has an error that says so."""
+        with self._lock:
+            slot = self._slots.get(name)
+            if slot is not None and slot.workflow is None and self._loads.get(name) is load:
+                shown = shown_path(slot.found.source.path, self.root)
+                error = WorkflowInvalid(shown, "it is still being imported; try again in a moment.")
+                self._put(name, dataclasses.replace(slot, is_loaded=True, error=error))
+
+    def _put(self, name: str, slot: _Slot) -> None:
+        self._replace({**self._slots, name: slot})
+
+    def _replace(self, slots: Mapping[str, _Slot]) -> None:
+        self._slots = slots
+        self._served = {name: slot.workflow for name, slot in slots.items() if slot.workflow is not None}
+
+    def _face(self) -> object:
+        """Everything of this catalog that others can see."""
+        shown = {name: (slot.workflow, str(slot.error)) for name, slot in self._slots.items()}
+        return shown, self._discovery and self._discovery.diagnostics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """A load under way, and the files as they were when it began."""
+
+    attempt: Attempt[Workflow]
+    states: Mapping[Path, FileState]
+
+
+def _inputs(loader: Loader, source: Source) -> Iterable[Path]:
+    if not isinstance(loader, ReadsOtherFiles):
+        return ()
+    try:
+        return loader.inputs(source)
+    except Exception:  # noqa: BLE001  (foreign code; whatever is wrong with the file, loading it will say so)
+        return ()

@@ -67,11 +67,12 @@ def discover(root: Path, dialects: Sequence[Dialect]) -> Discovery:
             claimants = tuple(dialect for dialect in dialects if _claims(dialect, path, walk))
             if not claimants:
                 continue
-            name = _name(path.relative_to(root / folder))
-            if problem := _name_problem(name):
+            place = path.relative_to(root / folder)
+            parts = (*place.parts[:-1], place.stem)
+            if problem := _name_problem(parts):
                 walk.report(path, problem)
             else:
-                here.setdefault(name, []).append((path, claimants))
+                here.setdefault(".".join(parts), []).append((path, claimants))
         for name, files in sorted(here.items()):
             if name in found:
                 winner = shown_path(found[name].source.path, root)
@@ -91,13 +92,17 @@ def shown_path(path: Path, root: Path) -> str:
 def _choose(source: Source, files: Sequence[_Claimed]) -> Found:
     """The one file and the one loader behind a name, or what is in the way."""
     kind = ", ".join(dict.fromkeys(dialect.kind for _, claimants in files for dialect in claimants))
-    if len(files) > 1:
-        others = " and ".join(shown_path(path, source.root) for path, _ in files[1:])
-        problem = f"{others} gives the same workflow name, {source.name!r}. Rename all but one; until then none is served."
-    elif len(files[0][1]) > 1:
-        problem = f"more than one kind of workflow claims this file: {kind}."
+    (_, claimants), *others = files
+    if others:
+        paths = " and ".join(shown_path(path, source.root) for path, _ in others)
+        problem = (
+            f"{paths} gives the same workflow name, {source.name!r}. Rename all but one; until then none is served."
+        )
     else:
-        return Found(source=source, dialect=files[0][1][0], kind=kind)
+        dialect, *rivals = claimants
+        if not rivals:
+            return Found(source=source, dialect=dialect, kind=kind)
+        problem = f"more than one kind of workflow claims this file: {kind}."
     error = WorkflowInvalid(shown_path(source.path, source.root), problem)
     return Found(source=source, dialect=None, kind=kind, error=error)
 
@@ -112,16 +117,13 @@ def _claims(dialect: Dialect, path: Path, walk: _Walk) -> bool:
         return False
 
 
-def _name(relative: Path) -> str:
-    return ".".join((*relative.parts[:-1], relative.stem))
-
-
-def _name_problem(name: str) -> str | None:
+def _name_problem(parts: Sequence[str]) -> str | None:
+    name = ".".join(parts)
     if len(name) > NAME_LIMIT:
         return f"Its workflow name has {len(name)} characters; the limit is {NAME_LIMIT}."
-    if not all(_PART.fullmatch(part) for part in name.split(".")):
+    if not all(_PART.fullmatch(part) for part in parts):
         return (
-            f"{ascii(name)} cannot be a workflow name. Folders and file start with a letter or digit and have only "
+            f"{name!a} cannot be a workflow name. Folders and file start with a letter or digit and have only "
             "A-Z, a-z, 0-9, '_' and '-'; put helpers in a folder that starts with '_'."
         )
     return None

@@ -18,7 +18,6 @@ Names in `sys.modules` are taken over by the newest of several projects in one p
 from __future__ import annotations
 
 import ast
-import importlib.abc
 import importlib.util
 import itertools
 import re
@@ -86,6 +85,11 @@ class Namespaces:
             return self._newest
 
 
+def run_module(module: ModuleType) -> None:
+    """Run the code of a module from `Namespace.make_module`."""
+    vars(module)["__loader__"].exec_module(module)
+
+
 def readable(text: str) -> str:
     """A message without the private names of modules."""
     return _PRIVATE_NAME.sub("", text)
@@ -109,7 +113,7 @@ class _Snapshot:
 class _MainSpec(ModuleSpec):
     """The spec of a workflow file: its name has no package, its relative imports have."""
 
-    def __init__(self, name: str, loader: importlib.abc.Loader, package: str, *, origin: str) -> None:
+    def __init__(self, name: str, loader: SourceFileLoader, package: str, *, origin: str) -> None:
         super().__init__(name, loader, origin=origin)
         self.has_location = True
         self._package = package
@@ -119,8 +123,8 @@ class _MainSpec(ModuleSpec):
         return self._package
 
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds modules by their private names."""
+class _Finder:
+    """Finds modules by their private names; part of `sys.meta_path`."""
 
     def __init__(self) -> None:
         self._snapshots: dict[str, _Snapshot] = {}
@@ -198,11 +202,11 @@ class _PrivateImports(ast.NodeTransformer):
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
 
-    def visit_Import(self, node: ast.Import) -> ast.Import:  # noqa: N802  (the visitor's naming)
+    def visit_Import(self, node: ast.Import) -> ast.Import:
         node.names = [private for alias in node.names for private in self._aliases(alias)]
         return node
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:  # noqa: N802  (the visitor's naming)
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
         if node.level == 0 and node.module:
             top, dot, rest = node.module.partition(".")
             if home := self._homes.get(top):

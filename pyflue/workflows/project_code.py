@@ -4,8 +4,8 @@ Called by the Python loader: for a workflow's version, for what a reload has to 
 each version a copy of. Reads files and asks Python's own finders where a module is; imports and runs nothing.
 
 Where a workflow's imports are looked for: on `sys.path`, then in the project folder, in its `src`, and in the workflow
-folder itself. So a file `src/workflows/_lib/text.py` can be imported as `src.workflows._lib.text`, `workflows._lib.text`
-or `_lib.text`, and by its neighbours as `._lib.text`; it is one module however it is spelled, known by its *place*: the
+folder itself. So `src/workflows/_lib/text.py` is importable as `src.workflows._lib.text`, as `workflows._lib.text`, as
+`_lib.text`, and by its neighbours as `._lib.text`; it is one module however it is spelled, known by its *place*: the
 path from the project folder, with dots. Not project code: the standard library, installed packages, `node_modules`,
 hidden folders (other than `.pyflue/workflows`), PyFlue itself, and modules that are no `.py` files.
 """
@@ -243,26 +243,33 @@ class _Reading:
     def _find_home(self, top: str, path: Path) -> Path | None:
         if top == _OWN_PACKAGE or top in sys.stdlib_module_names:
             return None
-        search_path = self._project.search_path(path)
-        spec = _find_spec(top, search_path)
-        if spec is None:
-            for folder in map(Path, search_path[-3:]):
-                self.inputs.update((folder / f"{top}.py", folder / top, folder / top / "__init__.py"))
-            return None
-        home = self._own_home(spec)
-        if home is not None:
-            self._project.learn_import_folder(home.parent)
-        return home
+        if spec := _find_by_hooks(top):
+            return self._own(spec.origin)
+        folder_only: Path | None = None
+        for entry in self._project.search_path(path):
+            folder = Path(os.path.realpath(entry))
+            if folder == self._project.root or self._project.is_project(folder):
+                # Not through Python's finder: it remembers what was in a folder a moment ago.
+                found = module_file(folder / top)
+                self.inputs.update((folder / f"{top}.py", folder / top / "__init__.py"))
+                if found is not None and found.is_dir():
+                    folder_only = folder_only or found
+                elif found is not None:
+                    return self._own(str(found))
+            elif (spec := PathFinder.find_spec(top, [entry])) and spec.loader is not None:
+                return self._own(spec.origin)
+        if folder_only is None:
+            self.inputs.update(Path(entry) / top for entry in self._project.search_path(path)[-3:])
+        return folder_only
 
-    def _own_home(self, spec: ModuleSpec) -> Path | None:
-        if spec.has_location and spec.origin:
-            file = Path(os.path.realpath(spec.origin))
-            if file.suffix != ".py":
-                return None
-            home = file.parent if file.name == "__init__.py" else file.with_suffix("")
-            return home if self._project.is_project(home) else None
-        folders = [Path(os.path.realpath(folder)) for folder in spec.submodule_search_locations or ()]
-        return next((folder for folder in folders if self._project.is_project(folder)), None)
+    def _own(self, origin: str | None) -> Path | None:
+        """The home of a top-level module, if its file is of the project."""
+        file = Path(os.path.realpath(origin or ""))
+        home = _base_of(file)
+        if file.suffix != ".py" or not self._project.is_project(home):
+            return None
+        self._project.learn_import_folder(home.parent)
+        return home
 
 
 def module_file(base: Path) -> Path | None:
@@ -308,12 +315,10 @@ def _is_taken(top: str) -> bool:
     return module is not None and not isinstance(module, ProjectModule)
 
 
-def _find_spec(top: str, search_path: list[str]) -> ModuleSpec | None:
+def _find_by_hooks(top: str) -> ModuleSpec | None:
+    """What import hooks other than Python's own say, such as those of editable installs."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        if find is None:
-            continue
-        spec = PathFinder.find_spec(top, search_path) if finder is PathFinder else find(top, None)
-        if spec is not None:
+        if find is not None and finder is not PathFinder and (spec := find(top, None)) is not None:
             return spec
     return None

@@ -1,8 +1,8 @@
 """The Python kind of workflow: a module with `run(ctx)`.
 
-Called by the catalog through `python_dialect()`, as any dialect is. `PythonLoader` reads the file and the project modules
-it imports (`project_code`), runs them in a namespace of their own (`namespaces`), looks at the signature of `run`, and
-makes a `PythonWorkflow`. Types are the business of `typed`. Knows neither the catalog nor the engine's insides.
+Called by the catalog through `python_dialect()`, as any dialect is. `PythonLoader` reads the file and what it imports
+of the project (`project_code`), runs that in a namespace of its own (`namespaces`), looks at the signature of `run`,
+and makes a `PythonWorkflow`. Types are the business of `typed`. Knows neither the catalog nor the engine's insides.
 
 What a file may rely on: `run` is async, or a plain function that then gets a thread of its own. The project folder and
 its `src` are importable, also with relative imports; helpers live in any folder whose name starts with `_`. The file is
@@ -28,7 +28,7 @@ from ..engine.threads import run_in_own_thread
 from ..errors import PayloadInvalid, ResultInvalid, WorkflowInvalid
 from .dialect import Dialect, Source
 from .discovery import shown_path
-from .namespaces import Namespace, Namespaces, readable
+from .namespaces import Namespace, Namespaces, readable, run_module
 from .project_code import Closure, ProjectCode, append_to_sys_path
 from .typed import Misfit, Shape, shape_of
 
@@ -108,7 +108,7 @@ class PythonLoader:
         namespace = namespaces.enter(closure)
         module = namespace.make_module(closure, source.name)
         try:
-            workflow = _workflow(source, closure, namespace, _run_module(source, module))
+            workflow = _workflow(source, closure, namespace, _import(source, module))
         except BaseException:
             sys.modules.pop(module.__name__, None)
             raise
@@ -123,11 +123,9 @@ class PythonLoader:
         return known
 
 
-def _run_module(source: Source, module: ModuleType) -> ModuleType:
-    spec = module.__spec__
-    assert spec is not None and spec.loader is not None  # `make_module` has set both
+def _import(source: Source, module: ModuleType) -> ModuleType:
     try:
-        spec.loader.exec_module(module)
+        run_module(module)
     except SyntaxError as error:
         raise _from_syntax_error(source, error) from error
     except SystemExit as error:
@@ -198,7 +196,9 @@ def _annotations(source: Source, function: Callable[..., Any]) -> tuple[Any, Any
     return (typing.get_args(context)[0] if is_typed else Any), hints.get("return", Any)
 
 
-def _shape(source: Source, function: Callable[..., Any], annotation: Any, direction: typing.Literal["payload", "result"]) -> Shape:
+def _shape(
+    source: Source, function: Callable[..., Any], annotation: Any, direction: typing.Literal["payload", "result"]
+) -> Shape:
     try:
         return shape_of(annotation, direction)
     except TypeError as error:
@@ -229,11 +229,15 @@ def _from_syntax_error(source: Source, error: SyntaxError) -> WorkflowInvalid:
         line = error.lineno
     elif error.filename:
         where = f" in {shown_path(Path(error.filename), source.root)}:{error.lineno}"
-    return WorkflowInvalid(_shown(source), f"SyntaxError{where}: {error.msg}", line=line, details=_details(source, error))
+    return WorkflowInvalid(
+        _shown(source), f"SyntaxError{where}: {error.msg}", line=line, details=_details(source, error)
+    )
 
 
 def _from_import_error(source: Source, error: Exception) -> WorkflowInvalid:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(source.root)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(source.root)
+    ]
     where = ""
     if frames and frames[-1].filename != str(source.path):
         where = f" in {shown_path(Path(frames[-1].filename), source.root)}:{frames[-1].lineno}"

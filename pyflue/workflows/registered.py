@@ -1,8 +1,8 @@
 """The dialects that are installed, found through their entry points.
 
 Called by the catalog unless it is handed its dialects. The entry points are read from the metadata files directly:
-importing `importlib.metadata` takes longer than everything else `pyflue run` does before the workflow starts. The format
-is the one of packaging.python.org, "Entry points specification".
+importing `importlib.metadata` would take longer than finding and loading a workflow does. The format is the one of
+packaging.python.org, "Entry points specification".
 """
 
 from __future__ import annotations

@@ -46,8 +46,8 @@ class Shape(Protocol):
         ...
 
 
-class Misfit(Exception):  # noqa: N818  (never leaves this room; `python_file` makes the public error of it)
-    """A value that does not fit its type."""
+class Misfit(Exception):
+    """A value that does not fit its type. Never leaves this room: `python_file` makes the public error of it."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
@@ -72,7 +72,10 @@ def shape_of(annotation: Any, direction: Literal["payload", "result"]) -> Shape:
 def _is_plain_object(annotation: Any) -> bool:
     if annotation is dict or annotation is Mapping:
         return True
-    return typing.get_origin(annotation) in (dict, Mapping) and typing.get_args(annotation) in ((str, Any), (str, object))
+    return typing.get_origin(annotation) in (dict, Mapping) and typing.get_args(annotation) in (
+        (str, Any),
+        (str, object),
+    )
 
 
 class _Open:

@@ -47,13 +47,6 @@ class Source(BaseModel):
         return self
 
 
-class BadRow(BaseModel):
-    """A row that was left out."""
-
-    line: int
-    problem: str
-
-
 class Profile(BaseModel):
     """The description of a CSV file."""
 
@@ -61,7 +54,7 @@ class Profile(BaseModel):
     delimiter: str
     columns: list[Column]
     bad_row_count: int
-    bad_rows: list[BadRow] = Field(description="The first of them.")
+    bad_rows: dict[int, str] = Field(description="Line and problem of the first of them.")
 
 
 def run(ctx: FlueContext[Source]) -> Profile:
@@ -79,7 +72,7 @@ def run(ctx: FlueContext[Source]) -> Profile:
             if table.rows % _ROWS_PER_PROGRESS == 0:
                 ctx.progress(lines.share_read, f"{table.rows:,} rows")
     if table.bad_rows:
-        ctx.log.warn("rows left out", count=table.bad_row_count, first=table.bad_rows[0].problem)
+        ctx.log.warn("rows left out", count=table.bad_row_count, lines=list(table.bad_rows))
     ctx.progress(1, f"{table.rows:,} rows")
     return Profile(
         rows=table.rows,
@@ -184,7 +177,7 @@ class _Table:
         self.columns = [ColumnFacts(name) for name in names]
         self.rows = 0
         self.bad_row_count = 0
-        self.bad_rows: list[BadRow] = []
+        self.bad_rows: dict[int, str] = {}
 
     def add(self, line: int, row: list[str] | csv.Error) -> None:
         if isinstance(row, csv.Error):
@@ -199,4 +192,4 @@ class _Table:
     def _leave_out(self, line: int, problem: str) -> None:
         self.bad_row_count += 1
         if len(self.bad_rows) < _SHOWN:
-            self.bad_rows.append(BadRow(line=line, problem=problem))
+            self.bad_rows[line] = problem

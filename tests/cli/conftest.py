@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_project import WORKFLOWS, Cli, write_workflow
 from click.testing import CliRunner, Result
 
 from pyflue.cli import main
+from tests.cli.cli_project import WORKFLOWS, Cli, write_workflow
 
 
 @pytest.fixture

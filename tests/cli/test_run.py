@@ -10,11 +10,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cli_project import Cli, command_line, json_of, run_id_of, spawn, write_workflow
+
+from tests.cli.cli_project import Cli, command_line, json_of, run_id_of, spawn, write_workflow
+from tests.promises import promise
 
 RUN_ID = re.compile(r"workflow:(?P<name>[a-z_]+):[0-9A-HJKMNP-TV-Z]{26}")
 
 
+@promise("guide.run.local")
 def test_a_result_that_is_an_object_is_printed_as_indented_json(project: Path, cli: Cli) -> None:
     answer = cli("run", "echo", "--payload", '{"a": [1, "ü"]}')
     assert answer.exit_code == 0
@@ -101,8 +104,8 @@ def test_a_failed_run_as_json_still_ends_with_1(project: Path, cli: Cli) -> None
     assert shown["error"]["exception"] == "ZeroDivisionError"
 
 
+@promise("F33")
 def test_a_broken_file_names_its_line_and_does_not_hide_the_others(project: Path, cli: Cli) -> None:
-    """F33."""
     write_workflow(project, "broken", "x = 1\ny = = 2\n")
     answer = cli("run", "broken")
     assert answer.exit_code == 1
@@ -117,8 +120,8 @@ def test_stream_shows_events_on_stderr(project: Path, cli: Cli) -> None:
     assert types == ["run_start", "progress", "log", "log", "row.done", "run_end"]
 
 
+@promise("F48")
 def test_what_a_terminal_would_obey_is_escaped_in_streamed_events(project: Path, cli: Cli) -> None:
-    """F48."""
     answer = cli("run", "steps", "--stream")
     assert "[bold]careful[/bold] \\x1b[31m" in answer.stderr
     assert "\x1b" not in answer.stderr
@@ -169,8 +172,9 @@ def test_interrupting_cancels_the_run(project: Path, cli: Cli) -> None:
     assert json_of(cli("runs", "show", run_id, "--json"))["status"] == "cancelled"
 
 
+@promise("F09")
 def test_a_journal_that_cannot_be_written_is_one_clear_line(project: Path, cli: Cli) -> None:
-    """F09: the folder's place is taken by a file, which no permission can mend."""
+    """The folder's place is taken by a file, which no permission can mend."""
     (project / ".pyflue").write_text("in the way", encoding="utf-8")
     answer = cli("run", "echo")
     assert (answer.exit_code, answer.stdout) == (5, "")

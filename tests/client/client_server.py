@@ -146,8 +146,8 @@ class Proxy:
                     break
             if left == 0 and self._goes_silent:
                 await asyncio.Event().wait()
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # cancelled when the test is over
         finally:
             forwards.cancel()
             writer.transport.abort()

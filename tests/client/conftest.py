@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from client_server import a_client, serving, write_workflows
 
 from pyflue import PyFlueClient
+from tests.client.client_server import a_client, serving, write_workflows
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from client_server import a_client, collect, indexes, port_of, serving
 
 import pyflue.errors
 from pyflue import PyFlueClient, PyFlueError
@@ -30,10 +29,13 @@ from pyflue.errors import (
     Unreachable,
     WorkflowNotFound,
 )
+from tests.client.client_server import a_client, collect, indexes, port_of, serving
+from tests.promises import promise
 
 RUN_ID = re.compile(r"workflow:echo:[0-9A-HJKMNP-TV-Z]{26}")
 
 
+@promise("guide.run.accepted")
 async def test_an_invocation_is_accepted_with_its_run_id(client: PyFlueClient) -> None:
     answer = await client.workflows.invoke("echo", {"a": 1})
     assert set(answer) == {"status", "run_id"}
@@ -41,6 +43,7 @@ async def test_an_invocation_is_accepted_with_its_run_id(client: PyFlueClient) -
     assert RUN_ID.fullmatch(answer["run_id"])
 
 
+@promise("guide.run.client", "guide.run.wait")
 async def test_a_waited_invocation_brings_its_result(client: PyFlueClient) -> None:
     answer = await client.workflows.invoke("echo", {"a": [1, None, "ü"]}, wait=True)
     assert answer == {"status": "completed", "run_id": answer["run_id"], "result": {"a": [1, None, "ü"]}}
@@ -124,8 +127,8 @@ async def test_an_error_that_an_author_chose_arrives_as_chosen(root: Path) -> No
             assert error.run_id is not None
 
 
+@promise("F18")
 async def test_the_same_idempotency_key_finds_the_same_run(client: PyFlueClient) -> None:
-    """F18."""
     first = await client.workflows.invoke("echo", {"a": 1}, idempotency_key="k")
     again = await client.workflows.invoke("echo", {"a": 1}, idempotency_key="k", wait=True)
     assert again["run_id"] == first["run_id"]
@@ -198,8 +201,8 @@ async def test_health_says_that_the_server_is_well(client: PyFlueClient) -> None
     assert (await client.health())["ok"] is True
 
 
+@promise("F46")
 async def test_the_token_comes_from_the_environment_or_the_caller(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F46."""
     token = "a-token-of-the-tests"
     async with serving(root, token=token) as url:
         async with a_client(url) as nobody:

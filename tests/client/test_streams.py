@@ -7,12 +7,14 @@ import random
 from pathlib import Path
 
 import pytest
-from client_server import Proxy, a_client, collect, indexes, port_of, serving
 
 from pyflue import PyFlueClient
 from pyflue.errors import RunNotFound, SocketMisused, Unauthorized, WorkflowNotFound
+from tests.client.client_server import Proxy, a_client, collect, indexes, port_of, serving
+from tests.promises import promise
 
 
+@promise("guide.run.stream")
 async def test_a_stream_starts_a_run_and_brings_its_events_to_the_end(client: PyFlueClient) -> None:
     events = await collect(client.workflows.stream("chatty", {"count": 10}, tags=["x"]))
     assert indexes(events) == list(range(1, 13))
@@ -29,18 +31,19 @@ async def test_a_stream_of_a_failed_run_ends_with_run_end_like_any_other(client:
 async def test_a_run_can_be_followed_from_an_index(client: PyFlueClient) -> None:
     run_id = (await client.workflows.invoke("chatty", {"count": 10}, wait=True))["run_id"]
     assert indexes(await collect(client.runs.stream(run_id, after=8))) == [9, 10, 11, 12]
+    assert indexes(await collect(client.runs.stream(run_id, after=12))) == []
 
 
+@promise("F23")
 async def test_a_stream_of_what_is_not_there_is_a_typed_error(client: PyFlueClient) -> None:
-    """F23."""
     with pytest.raises(RunNotFound):
         await collect(client.runs.stream("workflow:echo:01M7YECVC6VBMK1TADZGY7YRFC"))
     with pytest.raises(WorkflowNotFound):
         await collect(client.workflows.stream("ecco"))
 
 
+@promise("F23", "R5")
 async def test_a_reader_that_is_cut_300_times_sees_each_index_once(server: str, client: PyFlueClient) -> None:
-    """F23."""
     run_id = (await client.workflows.invoke("chatty", {"count": 2000}, wait=True))["run_id"]
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -80,6 +83,7 @@ async def test_heartbeats_keep_a_quiet_stream_open(root: Path) -> None:
         assert events[-1]["type"] == "run_end"
 
 
+@promise("R5")
 async def test_a_stream_goes_on_over_a_restart_of_the_server(root: Path) -> None:
     payload = {"file": str(root / "open")}
     seen = asyncio.Event()
@@ -106,6 +110,7 @@ async def test_a_stream_goes_on_over_a_restart_of_the_server(root: Path) -> None
     assert events[-1]["data"]["status"] == "completed"
 
 
+@promise("guide.run.websocket")
 async def test_a_websocket_carries_one_run(client: PyFlueClient) -> None:
     async with client.workflows.connect("chatty") as conn:
         messages = await conn.run({"count": 3})
@@ -142,8 +147,8 @@ async def test_a_websocket_that_breaks_is_finished_over_http(server: str, client
         assert last["type"] == ending
 
 
+@promise("F46")
 async def test_a_websocket_without_the_token_is_refused(root: Path) -> None:
-    """F46."""
     async with serving(root, token="a-token-of-the-tests") as url, a_client(url) as client:
         with pytest.raises(Unauthorized) as raised:
             async with client.workflows.connect("echo"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sample_runs import RunSample
+
+from .sample_runs import RunSample
 
 
 def columns(result: dict[str, Any]) -> dict[str, Any]:
@@ -41,14 +42,11 @@ def test_it_names_what_somebody_should_look_at(run_sample: RunSample) -> None:
     ran = run_sample("profile_csv", {"path": "examples/data/deliveries.csv"})
 
     found = columns(ran.result)
-    assert found["weight_kg"]["outliers"][-2:] == [{"line": 205, "value": 1750}, {"line": 59, "value": 2480}]
-    assert found["distance_km"]["outliers"][0] == {"line": 124, "value": -4.2}
+    assert found["weight_kg"]["outliers"].items() >= {"59": 2480, "205": 1750}.items()
+    assert found["distance_km"]["outliers"]["124"] == -4.2
     assert found["price_eur"]["misfits"] == ["14,95"]
     assert found["sent_on"]["misfits"] == ["03/06/2025"]
-    assert ran.result["bad_rows"] == [
-        {"line": 152, "problem": "8 fields instead of 11"},
-        {"line": 281, "problem": "12 fields instead of 11"},
-    ]
+    assert ran.result["bad_rows"] == {"152": "8 fields instead of 11", "281": "12 fields instead of 11"}
 
 
 def test_its_record_tells_the_columns_the_bad_rows_and_the_progress(run_sample: RunSample) -> None:

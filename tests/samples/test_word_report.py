@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sample_runs import RunSample
+from .sample_runs import RunSample
 
 _TEXT = """\
 Words before any heading stand under an empty title.

@@ -33,13 +33,6 @@ _SHOWN = 5
 _FITTING = 0.9
 
 
-class Outlier(BaseModel):
-    """A number far from the others of its column: more than 1.5 interquartile ranges outside the quartiles."""
-
-    line: int
-    value: float
-
-
 class Column(BaseModel):
     """What is in one column. Minimum, maximum and mean are of the values that fit the column's type."""
 
@@ -51,7 +44,9 @@ class Column(BaseModel):
     minimum: int | float | str | None
     maximum: int | float | str | None
     mean: float | None
-    outliers: list[Outlier]
+    outliers: dict[int, float] = Field(
+        description="Line and value of numbers more than 1.5 interquartile ranges outside the quartiles."
+    )
     misfits: list[str] = Field(description="Some values that are not of the column's type.")
 
 
@@ -97,7 +92,7 @@ class ColumnFacts:
             minimum=minimum,
             maximum=maximum,
             mean=float(f"{self._numbers.mean:.10g}") if is_numeric else None,
-            outliers=self._numbers.outliers() if is_numeric else [],
+            outliers=self._numbers.outliers() if is_numeric else {},
             misfits=[value for seen, values in self._examples.items() if seen not in fitting for value in values],
         )
 
@@ -151,17 +146,17 @@ class _Numbers:
         elif (place := self._random.randrange(self.count)) < _KEPT:
             self._sample[place] = value
 
-    def outliers(self) -> list[Outlier]:
-        """The values farthest outside the quartiles, the smallest first."""
+    def outliers(self) -> dict[int, float]:
+        """Line and value of the numbers farthest outside the quartiles, the smallest first."""
         if self.count < 4:
-            return []
+            return {}
         first, _, third = statistics.quantiles(self._sample, n=4, method="inclusive")
         reach = 1.5 * (third - first)
         if reach == 0:  # half of the values are the same: any other would count as far away
-            return []
+            return {}
         low = [(-value, line) for value, line in self._lowest if -value < first - reach]
         high = [(value, line) for value, line in self._highest if value > third + reach]
-        return [Outlier(line=line, value=value) for value, line in sorted(low + high)]
+        return {line: value for value, line in sorted(low + high)}
 
 
 def _keep_greatest(heap: list[tuple[float, int]], value: float, line: int) -> None:

@@ -35,7 +35,7 @@ UPDATE runs SET
     status = iif(cancel_requested_at IS NULL, ?1, 'cancelled'),
     result = iif(cancel_requested_at IS NULL, ?2, NULL),
     error = iif(cancel_requested_at IS NULL, ?3, NULL),
-    finished_at = max(?4, created_at),
+    finished_at = max(?4, coalesce(started_at, created_at)),
     last_index = last_index + 1
 WHERE run_id = ?5 AND owner = ?6 AND attempt = ?7 AND finished_at IS NULL
 RETURNING last_index, status;
@@ -55,7 +55,7 @@ ORDER BY seq LIMIT :limit;
 -- claim_run --
 -- Start a queued run as its owner.
 UPDATE runs SET
-    status = 'running', owner = :owner, attempt = attempt + 1, started_at = coalesce(started_at, :at),
+    status = 'running', owner = :owner, attempt = attempt + 1, started_at = coalesce(started_at, max(:at, created_at)),
     last_index = last_index + 1
 WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
 RETURNING last_index;
@@ -74,7 +74,7 @@ WHERE run_id = :run_id AND finished_at IS NULL AND status <> 'queued' AND cancel
 -- cancel_queued --
 -- End a run that nobody drives.
 UPDATE runs SET
-    status = 'cancelled', finished_at = max(:at, created_at), last_index = last_index + 1,
+    status = 'cancelled', finished_at = max(:at, coalesce(started_at, created_at)), last_index = last_index + 1,
     cancel_requested_at = coalesce(cancel_requested_at, :at)
 WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
 RETURNING last_index;

@@ -1,0 +1,23 @@
+"""Files into workflows: discovery, the catalog, the Python kind, and the door for further kinds.
+
+`watch` is imported from its own module by those who need it: it brings `watchfiles` with it.
+"""
+
+from __future__ import annotations
+
+from .catalog import Catalog, Entry, ReadsOtherFiles
+from .dialect import ENTRY_POINT_GROUP, Dialect, Loader, Source
+from .discovery import Diagnostic
+from .python_file import python_dialect
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "Catalog",
+    "Diagnostic",
+    "Dialect",
+    "Entry",
+    "Loader",
+    "ReadsOtherFiles",
+    "Source",
+    "python_dialect",
+]

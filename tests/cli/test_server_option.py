@@ -1,0 +1,124 @@
+"""`--server`: the same commands, asked of a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.cli_project import Cli, json_of, run_id_of, spawn
+from tests.client.client_server import serving
+
+
+@pytest.fixture
+def server(project: Path) -> Iterator[str]:
+    """A server of the project in a thread of its own; commands have event loops of theirs."""
+    started = threading.Event()
+    told: list[str] = []
+
+    async def live() -> None:
+        async with serving(project) as url:
+            stop = asyncio.Event()
+            told.append(url)
+            loops.append((asyncio.get_running_loop(), stop))
+            started.set()
+            await stop.wait()
+
+    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+    thread = threading.Thread(target=lambda: asyncio.run(live()))
+    thread.start()
+    assert started.wait(20)
+    yield told[0]
+    loop, stop = loops[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+
+
+def test_a_workflow_runs_on_the_server(project: Path, cli: Cli, server: str) -> None:
+    answer = cli("run", "echo", "--payload", '{"a": 1}', "--tags", "t", "--server", server)
+    assert (answer.exit_code, json_of(answer)) == (0, {"a": 1})
+    record = json_of(cli("runs", "show", run_id_of(answer), "--server", server, "--json"))
+    assert (record["tags"], record["request"]["method"]) == (["t"], "POST")
+
+
+def test_a_failure_on_the_server_is_shown_like_one_here(project: Path, cli: Cli, server: str) -> None:
+    answer = cli("run", "broken_inside", "--server", server)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.splitlines()[-1] == f"hint: pyflue logs {run_id_of(answer)}"
+
+
+def test_refusals_of_the_server_end_with_their_exit_codes(project: Path, cli: Cli, server: str) -> None:
+    assert cli("run", "none", "--server", server).exit_code == 3
+    assert cli("run", "none", "--server", server, "--detach").exit_code == 3
+    assert cli("run", "echo", "--server", "http://127.0.0.1:9", "--detach").exit_code == 3
+    assert cli("run", "echo", "--server", "nonsense").exit_code == 2
+
+
+def test_events_stream_from_the_server(project: Path, cli: Cli, server: str) -> None:
+    answer = cli("run", "steps", "--stream", "--server", server, "--payload", '{"count": 1}')
+    assert "10% step" not in answer.stderr
+    assert "0% step 0" in answer.stderr
+    run_id = run_id_of(answer)
+    here = cli("logs", run_id, "--format", "ndjson")
+    for options in ([], ["--follow"]):
+        there = cli("logs", run_id, "--format", "ndjson", "--server", server, *options)
+        assert there.stdout == here.stdout
+    assert cli("logs", "workflow:x:1", "--server", server).exit_code == 3
+
+
+def test_runs_of_the_server_are_listed_cancelled_retried_and_deleted(project: Path, cli: Cli, server: str) -> None:
+    at_server = ("--server", server)
+    run_id = cli("run", "waits", "--detach", *at_server).stdout.strip()
+    assert cli("runs", "delete", run_id, *at_server).exit_code == 4
+    cancelled = cli("runs", "cancel", run_id, *at_server, "--json")
+    assert json_of(cancelled)["status"] == "cancelled"
+    assert cli("runs", "cancel", run_id, *at_server).exit_code == 4
+    again = cli("runs", "retry", run_id, "--detach", *at_server).stdout.strip()
+    cli("runs", "cancel", again, *at_server)
+    listed = json_of(cli("runs", "list", *at_server, "--json", "--status", "cancelled", "--since", "1h"))
+    assert [run["run_id"] for run in listed["runs"]] == [again, run_id]
+    assert cli("runs", "delete", run_id, *at_server).exit_code == 0
+    assert cli("runs", "show", run_id, *at_server).exit_code == 3
+
+
+def test_a_retry_on_the_server_is_followed_to_its_end(project: Path, cli: Cli, server: str) -> None:
+    run_id = run_id_of(cli("run", "broken_inside", "--server", server))
+    answer = cli("runs", "retry", run_id, "--server", server)
+    assert answer.exit_code == 1
+    assert run_id_of(answer) != run_id
+
+
+def test_workflows_of_the_server_are_listed_and_shown(project: Path, cli: Cli, server: str) -> None:
+    here = json_of(cli("workflows", "list", "--json"))["workflows"]
+    there = json_of(cli("workflows", "list", "--json", "--server", server))["workflows"]
+    assert [entry["name"] for entry in there] == [entry["name"] for entry in here]
+    assert json_of(cli("workflows", "show", "echo", "--json", "--server", server))["name"] == "echo"
+
+
+def test_a_queued_run_is_taken_up_by_a_server(project: Path, cli: Cli, server: str) -> None:
+    run_id = cli("run", "echo", "--detach", "--payload", "[7]").stdout.strip()
+    answer = cli("logs", run_id, "--follow")
+    assert answer.stdout.splitlines()[-1].endswith("status=completed")
+    assert json_of(cli("runs", "show", run_id, "--json"))["result"] == [7]
+
+
+def test_a_run_of_the_server_is_cancelled_through_the_journal(project: Path, cli: Cli, server: str) -> None:
+    run_id = cli("run", "waits", "--detach", "--server", server).stdout.strip()
+    answer = cli("runs", "cancel", run_id)
+    assert (answer.exit_code, answer.stderr) == (0, f"run {run_id} is cancelled\n")
+
+
+def test_interrupting_cancels_the_run_on_the_server(project: Path, cli: Cli, server: str) -> None:
+    process = spawn("run", "waits", "--stream", "--server", server, cwd=project)
+    assert process.stderr is not None
+    run_id = process.stderr.readline().split()[1]
+    while "started" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=20)
+    assert (process.returncode, stdout) == (130, "")
+    assert json_of(cli("runs", "show", run_id, "--json"))["status"] == "cancelled"
