@@ -20,6 +20,8 @@ from . import accepted, commands, disk, http_series, machine
 from .budgets import Verdict, judge
 
 _RESULTS = Path(__file__).parent / "results"
+#: Load of the machine above which other programs have a share in the figures.
+_BUSY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,9 @@ def main() -> None:
     parser.add_argument("--without-previous", action="store_true", help="leave pyflue 0.2.0 out")
     options = parser.parse_args()
     size = _QUICK if options.quick else _FULL
+    facts = machine.facts()
+    if facts["load"] > _BUSY:
+        print(f"The machine is busy (load {facts['load']}): expect worse figures than usual.", file=sys.stderr)
     figures: dict[str, float] = {}
     rounds: list[dict[str, Any]] = []
 
@@ -71,7 +76,7 @@ def main() -> None:
 
     verdicts = judge(figures)
     _print(figures, verdicts)
-    path = _write(options.quick, figures, verdicts, rounds)
+    path = _write({"quick": options.quick, "machine": facts}, figures, verdicts, rounds)
     print(f"Written to {path.relative_to(_RESULTS.parent.parent)}")
 
 
@@ -118,12 +123,13 @@ def _row(verdict: Verdict) -> tuple[str, ...]:
     )
 
 
-def _write(quick: bool, figures: dict[str, float], verdicts: list[Verdict], rounds: list[dict[str, Any]]) -> Path:
+def _write(
+    about: dict[str, Any], figures: dict[str, float], verdicts: list[Verdict], rounds: list[dict[str, Any]]
+) -> Path:
     at = datetime.now(UTC)
     record = {
         "at": at.isoformat(timespec="seconds"),
-        "quick": quick,
-        "machine": machine.facts(),
+        **about,
         "figures": figures,
         "budgets": [
             {

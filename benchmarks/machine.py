@@ -10,12 +10,14 @@ from typing import Any
 
 
 def facts() -> dict[str, Any]:
-    """What is written beside the figures."""
+    """What is written beside the figures. To be asked before measuring."""
     import apsw
 
     return {
         "processors": os.cpu_count(),
         "processor": _processor(),
+        #: Runnable processes just before: well above 0, something else was measured too.
+        "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": apsw.sqlite_lib_version(),

@@ -128,3 +128,4 @@ def _await_listening(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         else:
             return
+    sys.exit(f"The server on port {port} did not start.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from . import __version__
 from .errors import PyFlueError
 from .journal import Journal, open_journal
+from .logs import logger
 from .settings import Settings, find_root, load_settings
 
 if TYPE_CHECKING:
     from .engine import EmbeddedEngine
-    from .server import PyFlueApp
+    from .server import PyFlueApp, Services
     from .workflows import Catalog
+
+log = logger("pyflue.main")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -89,18 +92,19 @@ class ProjectApp:
         self._options = options
         self._dev = dev
         self._app: PyFlueApp | None = None
-        self._starting: asyncio.Lock | None = None
-        self._stack = contextlib.AsyncExitStack()
+        self._host: asyncio.Task[None] | None = None
+        #: Why it could not start.
+        self.failure: PyFlueError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        app = self._app or await self._start()
+        app = self._app or await self._start_late()
         await app(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[PyFlueApp]:
+    async def running(self) -> AsyncGenerator[PyFlueApp]:
         """Open the project, serve it, and close it again at the end."""
         from .server import Services, build_app
 
@@ -117,22 +121,48 @@ class ProjectApp:
                     version=__version__,
                     dev=self._dev,
                 )
-                app = self._app = build_app(services)
+                app = self._app = build_app(services, extra_routes=_dialect_routes(project, services))
                 try:
-                    yield app
+                    async with self._reloading(project.catalog):
+                        yield app
                 finally:
                     app.begin_stop()
                     self._app = None
         finally:
             await project.journal.close()
 
-    async def _start(self) -> PyFlueApp:
-        self._starting = self._starting or asyncio.Lock()
-        async with self._starting:
-            if self._app is None:
-                await self._stack.enter_async_context(self.running())
-        assert self._app is not None  # noqa: S101  (`running` has set it)
-        return self._app
+    @contextlib.asynccontextmanager
+    async def _reloading(self, catalog: Catalog) -> AsyncGenerator[None]:
+        """In `dev`, serve edited files without a restart."""
+        if not self._dev:
+            yield
+            return
+        from .workflows.watch import watch
+
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch(catalog, on_change=lambda: _report(catalog)))
+            try:
+                yield
+            finally:
+                watching.cancel()
+
+    async def _start_late(self) -> PyFlueApp:
+        # One task opens the project and would close it again; the requests only wait for it.
+        loop = asyncio.get_running_loop()
+        if self._host is None or self._host.done():
+            self._started = loop.create_future()
+            self._host = loop.create_task(self._stay_open(self._started))
+        return await asyncio.shield(self._started)
+
+    async def _stay_open(self, started: asyncio.Future[PyFlueApp]) -> None:
+        try:
+            async with self.running() as app:
+                started.set_result(app)
+                await asyncio.Event().wait()  # until the event loop ends
+        except PyFlueError as error:
+            if started.done():
+                raise
+            started.set_exception(error)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -141,6 +171,7 @@ class ProjectApp:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
         except PyFlueError as error:
+            self.failure = error
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.shutdown.complete"})
@@ -157,6 +188,48 @@ def create_app(
     Raises:
         ProjectNotFound: there is no project.
     """
-    return ProjectApp(
-        find_root(Path.cwd()) if project is None else Path(project).resolve(), options=options, dev=dev
-    )
+    return ProjectApp(find_root(Path.cwd()) if project is None else Path(project).resolve(), options=options, dev=dev)
+
+
+def run_server(
+    root: Path,
+    options: Mapping[str, Any],
+    *,
+    dev: bool = False,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a project until SIGINT or SIGTERM, then hand its runs back and return (`pyflue dev`, `pyflue serve`).
+
+    `on_ready` is called with the URL once it answers.
+
+    Raises:
+        PyFlueError: it could not start, or not listen where the settings say.
+    """
+    import sys
+
+    from .logs import configure
+    from .server import bind, listen
+
+    settings = load_settings(root, options=options)
+    configure(pretty=dev and sys.stderr.isatty())
+    app = ProjectApp(settings.root, options=options, dev=dev)
+    sock = bind(settings.server)
+    try:
+        listen(app, sock, settings, on_ready=on_ready or _say_ready)
+    except PyFlueError as error:
+        raise app.failure or error from None
+
+
+def _say_ready(url: str) -> None:
+    log.info("listening", url=url)
+
+
+def _report(catalog: Catalog) -> None:
+    for diagnostic in catalog.diagnostics():
+        where = f"{diagnostic.path}:{diagnostic.line}" if diagnostic.line else str(diagnostic.path)
+        log.warning("workflow_file", where=where, problem=diagnostic.message)
+    log.info("reloaded", workflows=len(catalog.names()))
+
+
+def _dialect_routes(project: Project, services: Services) -> list[Any]:
+    return [route for dialect in project.catalog.dialects for route in dialect.routes(services)]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,10 @@ from ..journal import follow as follow_journal
 from .events import FORMATS, LEVELS, EventJson, Selection, to_json
 from .output import print_json
 from .params import Duration, RunId, Words, server_option
-from .project import find_run, open_for_reading
+from .project import client_of, find_run, open_for_reading
+
+if TYPE_CHECKING:
+    from ..client import PyFlueClient
 
 _PAGE = 500
 
@@ -63,7 +67,7 @@ def command(
     if server is None:
         pages = _from_journal(ctx, run_id, after=after, since=from_time, follow=follow)
     else:
-        pages = _from_server(server, run_id, after=after, follow=follow)
+        pages = _from_server(client_of(ctx, server), run_id, after=after, follow=follow)
     asyncio.run(_show(pages, selection, form))
 
 
@@ -97,11 +101,9 @@ async def _from_journal(
 
 
 async def _from_server(
-    server: str, run_id: str, *, after: int, follow: bool
+    client: PyFlueClient, run_id: str, *, after: int, follow: bool
 ) -> AsyncGenerator[Sequence[EventJson], None]:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+    async with client:
         if follow:
             async with aclosing(client.runs.stream(run_id, after=after)) as events:
                 async for event in events:

@@ -103,7 +103,7 @@ def json_option(function: F) -> F:
 def server_option(function: F) -> F:
     """Adds `--server`."""
     return click.option(
-        "--server", metavar="URL", help="Ask the server at this address instead (token from PYFLUE_TOKEN)."
+        "--server", metavar="URL", help="Ask the server at this address instead (token: PYFLUE_TOKEN or server.token)."
     )(function)
 
 

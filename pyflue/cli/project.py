@@ -1,4 +1,4 @@
-"""The project a command works on: its folder, its settings, its journal."""
+"""The project a command works on: its folder, its settings, its journal, and the token for its server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import RunNotFound
+from ..errors import ProjectNotFound, RunNotFound
 from ..journal import Journal, Run, RunFilter, open_journal
 from ..settings import Settings, find_root, load_settings
+
+if TYPE_CHECKING:
+    from ..client import PyFlueClient
 
 _RECENT = 25
 _SQLITE = "sqlite:///"
@@ -38,6 +42,21 @@ async def open_for_writing(ctx: click.Context) -> AsyncGenerator[Journal, None]:
     """The project's journal, for changes to runs that are already there."""
     async with _opened(load_settings(project_root(ctx)), read_only=False) as journal:
         yield journal
+
+
+def client_of(ctx: click.Context, server: str) -> PyFlueClient:
+    """A client of the server at an address, with the token of the settings; outside of a project PYFLUE_TOKEN only.
+
+    Raises:
+        SettingsInvalid
+    """
+    from ..client import PyFlueClient
+
+    try:
+        token = load_settings(project_root(ctx)).server.token
+    except ProjectNotFound:  # a server can be asked from anywhere
+        token = None
+    return PyFlueClient(server, token=token)
 
 
 async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Run:

@@ -13,10 +13,11 @@ import click
 from .. import codec
 from ..errors import TooLarge
 from .params import Duration, Words, WorkflowName, json_option, read_payload, server_option
-from .project import project_root
+from .project import client_of, project_root
 from .running import PICKED_UP, Ended, drive, drive_remote, enqueue, report, report_accepted
 
 if TYPE_CHECKING:
+    from ..client import PyFlueClient
     from ..engine import Submission
     from ..main import Project
 
@@ -67,13 +68,13 @@ def command(
             run_id = asyncio.run(_accept(project_root(ctx), order))
             report_accepted(run_id, as_json=as_json, waits_for=PICKED_UP)
         else:
-            run_id = asyncio.run(_send(server, order))
+            run_id = asyncio.run(_send(client_of(ctx, server), order))
             report_accepted(run_id, as_json=as_json, waits_for=f"{server} drives it.")
         return
     if server is None:
         ended = asyncio.run(_run_here(project_root(ctx), order, stream=stream))
     else:
-        ended = asyncio.run(_run_there(server, order, stream=stream))
+        ended = asyncio.run(_run_there(client_of(ctx, server), order, stream=stream))
     report(ended, as_json=as_json)
 
 
@@ -89,18 +90,14 @@ async def _run_here(root: Path, order: _Order, *, stream: bool) -> Ended:
         await project.journal.close()
 
 
-async def _run_there(server: str, order: _Order, *, stream: bool) -> Ended:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+async def _run_there(client: PyFlueClient, order: _Order, *, stream: bool) -> Ended:
+    async with client:
         events = client.workflows.stream(order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s)
         return await drive_remote(client, events, order.name, stream=stream)
 
 
-async def _send(server: str, order: _Order) -> str:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+async def _send(client: PyFlueClient, order: _Order) -> str:
+    async with client:
         answer = await client.workflows.invoke(
             order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s
         )

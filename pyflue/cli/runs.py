@@ -15,7 +15,7 @@ from ..errors import RunFinished, RunNotFinished, RunNotFound
 from ..journal import Journal, Run, RunFilter, RunStatus
 from .output import error_lines, paint, print_json, print_table, say, shown
 from .params import Duration, RunId, WorkflowName, json_option, server_option
-from .project import find_run, open_for_reading, open_for_writing, project_root
+from .project import client_of, find_run, open_for_reading, open_for_writing, project_root
 from .running import PICKED_UP, Ended, drive, drive_remote, enqueue, report, report_accepted
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def list_runs(
             limit=limit,
         )
 
-    page = asyncio.run(read() if server is None else _ask(server, ask))
+    page = asyncio.run(read() if server is None else _ask(ctx, server, ask))
     if as_json:
         print_json(page)
     elif page["runs"]:
@@ -101,7 +101,7 @@ def show_run(ctx: click.Context, run_id: str, as_json: bool, server: str | None)
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.get(run_id)
 
-    record = asyncio.run(read() if server is None else _ask(server, ask))
+    record = asyncio.run(read() if server is None else _ask(ctx, server, ask))
     if as_json:
         print_json(record)
     else:
@@ -128,7 +128,7 @@ def cancel_run(ctx: click.Context, run_id: str, as_json: bool, server: str | Non
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.cancel(run_id)
 
-    record = asyncio.run(write() if server is None else _ask(server, ask))
+    record = asyncio.run(write() if server is None else _ask(ctx, server, ask))
     if as_json:
         print_json(record)
     if record["status"] == RunStatus.CANCELLED:
@@ -151,7 +151,7 @@ def retry_run(ctx: click.Context, run_id: str, stream: bool, detach: bool, as_js
             new_id, driver = asyncio.run(_enqueue_retry(ctx, run_id)), PICKED_UP
         else:
             new_id, driver = (
-                asyncio.run(_ask(server, lambda client: _start_retry(client, run_id))),
+                asyncio.run(_ask(ctx, server, lambda client: _start_retry(client, run_id))),
                 f"{server} drives it.",
             )
         report_accepted(new_id, as_json=as_json, waits_for=driver)
@@ -159,7 +159,7 @@ def retry_run(ctx: click.Context, run_id: str, stream: bool, detach: bool, as_js
     if server is None:
         ended = asyncio.run(_retry_here(ctx, run_id, stream=stream))
     else:
-        ended = asyncio.run(_ask(server, lambda client: _retry_there(client, run_id, stream=stream)))
+        ended = asyncio.run(_ask(ctx, server, lambda client: _retry_there(client, run_id, stream=stream)))
     report(ended, as_json=as_json)
 
 
@@ -181,14 +181,12 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
     async def ask(client: PyFlueClient) -> None:
         await client.runs.delete(run_id)
 
-    asyncio.run(write() if server is None else _ask(server, ask))
+    asyncio.run(write() if server is None else _ask(ctx, server, ask))
     say(f"run {run_id} is deleted")
 
 
-async def _ask(server: str, question: Callable[[PyFlueClient], Awaitable[T]]) -> T:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+async def _ask(ctx: click.Context, server: str, question: Callable[[PyFlueClient], Awaitable[T]]) -> T:
+    async with client_of(ctx, server) as client:
         return await question(client)
 
 

@@ -11,9 +11,10 @@ import click
 from ..settings import load_settings
 from .output import counted, paint, print_json, print_table, say, shown
 from .params import WorkflowName, json_option, server_option
-from .project import project_root
+from .project import client_of, project_root
 
 if TYPE_CHECKING:
+    from ..client import PyFlueClient
     from ..workflows import Catalog
 
 
@@ -28,7 +29,9 @@ def command() -> None:
 @click.pass_context
 def list_workflows(ctx: click.Context, as_json: bool, server: str | None) -> None:
     """List the workflows; those that cannot be used are listed with the reason."""
-    entries = _local_entries(project_root(ctx)) if server is None else asyncio.run(_remote_entries(server))
+    entries = (
+        _local_entries(project_root(ctx)) if server is None else asyncio.run(_remote_entries(client_of(ctx, server)))
+    )
     if as_json:
         print_json({"workflows": entries})
     elif entries:
@@ -44,7 +47,11 @@ def list_workflows(ctx: click.Context, as_json: bool, server: str | None) -> Non
 @click.pass_context
 def show_workflow(ctx: click.Context, name: str, as_json: bool, server: str | None) -> None:
     """Show a workflow: its file, what it does, the schemas of its payload and result."""
-    shown_one = _local_one(project_root(ctx), name) if server is None else asyncio.run(_remote_one(server, name))
+    shown_one = (
+        _local_one(project_root(ctx), name)
+        if server is None
+        else asyncio.run(_remote_one(client_of(ctx, server), name))
+    )
     if as_json:
         print_json(shown_one)
         return
@@ -110,17 +117,13 @@ def _local_one(root: Path, name: str) -> dict[str, Any]:
     }
 
 
-async def _remote_entries(server: str) -> list[dict[str, Any]]:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+async def _remote_entries(client: PyFlueClient) -> list[dict[str, Any]]:
+    async with client:
         return await client.workflows.list()
 
 
-async def _remote_one(server: str, name: str) -> dict[str, Any]:
-    from ..client import PyFlueClient
-
-    async with PyFlueClient(server) as client:
+async def _remote_one(client: PyFlueClient, name: str) -> dict[str, Any]:
+    async with client:
         return await client.workflows.get(name)
 
 

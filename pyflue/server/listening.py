@@ -149,7 +149,7 @@ class _Life:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._problem: PyFlueError | None = None
+        self._problem: BaseException | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -163,13 +163,13 @@ class _Life:
 
         try:
             await self._app(scope, receive, listening_send)
-        except PyFlueError as error:
+        except BaseException as error:
             self._problem = error
             raise
 
-    def failure(self) -> PyFlueError:
-        """The error to end with."""
-        return self._problem or PyFlueError("The server could not start; its log says why.", type="start_failed")
+    def failure(self) -> BaseException:
+        """What the application raised, or an error with what it said."""
+        return self._problem or PyFlueError("The application could not start.", type="start_failed")
 
 
 def _config(app: ASGIApp, settings: Settings) -> GuardedConfig:

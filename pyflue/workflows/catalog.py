@@ -100,6 +100,12 @@ class Catalog:
         workflow = self._served.get(name)
         return workflow if workflow is not None else self._find_unserved(name)
 
+    @property
+    def dialects(self) -> Sequence[Dialect]:
+        """The kinds of file this catalog knows."""
+        self._scan_once()
+        return self._dialects or ()
+
     def names(self) -> list[str]:
         """The names there are, in order. Imports nothing."""
         self._scan_once()

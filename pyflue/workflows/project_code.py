@@ -251,15 +251,13 @@ class _Reading:
             if folder == self._project.root or self._project.is_project(folder):
                 # Not through Python's finder: it remembers what was in a folder a moment ago.
                 found = module_file(folder / top)
-                self.inputs.update((folder / f"{top}.py", folder / top / "__init__.py"))
+                self.inputs.update((folder / f"{top}.py", folder / top, folder / top / "__init__.py"))
                 if found is not None and found.is_dir():
                     folder_only = folder_only or found
                 elif found is not None:
                     return self._own(str(found))
             elif (spec := PathFinder.find_spec(top, [entry])) and spec.loader is not None:
                 return self._own(spec.origin)
-        if folder_only is None:
-            self.inputs.update(Path(entry) / top for entry in self._project.search_path(path)[-3:])
         return folder_only
 
     def _own(self, origin: str | None) -> Path | None:

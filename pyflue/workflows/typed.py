@@ -65,7 +65,7 @@ def shape_of(annotation: Any, direction: Literal["payload", "result"]) -> Shape:
     if annotation is NoneType and direction == "result":
         return _Open({"type": "null"})
     if _is_plain_object(annotation):
-        return _Object() if direction == "payload" else _Open(_Object.schema)
+        return (_Object if direction == "payload" else _Open)({"type": "object"})
     return _Typed(annotation, direction)
 
 
@@ -91,18 +91,13 @@ class _Open:
         return value
 
 
-class _Object:
+class _Object(_Open):
     """A JSON object with any content."""
-
-    schema: Mapping[str, Any] = {"type": "object"}
 
     def load(self, value: Any) -> Any:
         if not isinstance(value, dict):
             raise Misfit([{"path": "$", "message": "Input should be an object"}])
         return value  # pyright: ignore[reportUnknownVariableType]
-
-    def dump(self, value: Any) -> Any:
-        return value
 
 
 class _Typed:
@@ -134,7 +129,6 @@ class _Typed:
 
     def dump(self, value: Any) -> Any:
         from pydantic import ValidationError
-        from pydantic_core import PydanticSerializationError
 
         try:
             typed = self._adapter.validate_python(value, by_alias=True, by_name=True)
@@ -142,7 +136,7 @@ class _Typed:
             raise Misfit(_problems(error, value)) from error
         try:
             return self._adapter.dump_python(typed, mode="json", by_alias=True, warnings="error")
-        except PydanticSerializationError as error:
+        except ValueError as error:  # pydantic's serialization error, and bytes that are no text
             raise Misfit([{"path": "$", "message": str(error).partition("\n")[0]}]) from error
 
 
@@ -165,8 +159,6 @@ def _path(location: Sequence[int | str], value: Any, *, is_missing: bool) -> str
             path, value = f"{path}[{part}]", value[part]  # pyright: ignore[reportUnknownVariableType]
         elif isinstance(value, dict) and part in value:
             path, value = path + _key(part), value[part]  # pyright: ignore[reportUnknownVariableType]
-        elif not isinstance(value, (list, tuple, dict)) and isinstance(part, str) and hasattr(value, part):  # pyright: ignore[reportUnknownArgumentType]
-            path, value = path + _key(part), getattr(value, part)  # pyright: ignore[reportUnknownArgumentType]
         elif is_missing and number == len(location):
             path += _key(part)
     return path

@@ -122,3 +122,15 @@ def test_interrupting_cancels_the_run_on_the_server(project: Path, cli: Cli, ser
     stdout, _ = process.communicate(timeout=20)
     assert (process.returncode, stdout) == (130, "")
     assert json_of(cli("runs", "show", run_id, "--json"))["status"] == "cancelled"
+
+
+def test_the_token_of_the_settings_is_used(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    (project / "pyflue.toml").write_text('[server]\ntoken = "a-token-of-the-project"\n', encoding="utf-8")
+    server = request.getfixturevalue("server")
+    assert cli("run", "echo", "--server", server).exit_code == 0
+    monkeypatch.chdir("/")
+    assert cli("runs", "list", "--server", server).exit_code == 4
+    monkeypatch.setenv("PYFLUE_TOKEN", "a-token-of-the-project")
+    assert cli("runs", "list", "--server", server).exit_code == 0

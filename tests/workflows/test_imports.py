@@ -77,6 +77,14 @@ async def test_a_helper_is_one_module_however_it_is_imported(project: ProjectFol
     ]
 
 
+async def test_helpers_of_the_hidden_workflow_folder_are_importable(project: ProjectFolder, context: Context) -> None:
+    project.write(".pyflue/workflows/_lib/text.py", "VALUE = 7\n")
+    project.write(".pyflue/workflows/say.py", "from ._lib.text import VALUE\ndef run(ctx): return VALUE\n")
+    project.write(".pyflue/workflows/bare.py", "from _lib import text\ndef run(ctx): return text.VALUE\n")
+    catalog = project.catalog()
+    assert [await catalog.find(name).run(context()) for name in ("say", "bare")] == [7, 7]
+
+
 async def test_workflows_share_the_state_of_their_helpers(project: ProjectFolder, context: Context) -> None:
     project.write("src/pool.py", "calls = []\n")
     for name in ("one", "two"):

@@ -67,6 +67,19 @@ def test_new_files_appear_and_removed_ones_disappear(project: ProjectFolder) -> 
         catalog.find("first")
 
 
+async def test_a_file_that_moves_to_another_folder_is_served_from_there(
+    project: ProjectFolder, context: Context
+) -> None:
+    file = project.write("workflows/say.py", SAYS.format(1))
+    catalog = project.catalog()
+    assert catalog.refresh()
+    file.unlink()
+    moved = project.write(".pyflue/workflows/say.py", SAYS.format(2))
+    assert catalog.refresh()
+    assert catalog.find("say").path == moved
+    assert await catalog.find("say").run(context()) == 2
+
+
 async def test_a_mistake_keeps_the_last_good_version_serving(project: ProjectFolder, context: Context) -> None:
     file = project.write("workflows/say.py", SAYS.format(1))
     catalog = project.catalog()

@@ -182,6 +182,12 @@ def test_a_validator_that_fails_refuses_the_payload(project: ProjectFolder) -> N
     assert caught.value.details == [{"path": "$", "message": "KeyError: 'x'"}]
 
 
+async def test_a_result_that_cannot_be_written_is_refused(project: ProjectFolder, context: Context) -> None:
+    project.write("workflows/raw.py", "def run(ctx) -> bytes:\n    return bytes([255])\n")
+    with pytest.raises(ResultInvalid, match="invalid utf-8"):
+        await project.catalog().find("raw").run(context())
+
+
 def test_no_more_than_a_hundred_problems_are_listed(project: ProjectFolder) -> None:
     project.write("workflows/ints.py", "from pyflue import FlueContext\ndef run(ctx: FlueContext[list[int]]): ...\n")
     with pytest.raises(PayloadInvalid) as caught:
