@@ -98,7 +98,7 @@ def _print(figures: dict[str, float], verdicts: list[Verdict]) -> None:
     table = Table("figure", title="Figures (medians)")
     table.add_column("value", justify="right")
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.3f}".rstrip("0").rstrip("."))
+        table.add_row(name, _number(value))
     console.print(table)
     table = Table("budget", title="Budgets")
     for heading in ("measured", "bound", "aim"):
@@ -111,16 +111,19 @@ def _print(figures: dict[str, float], verdicts: list[Verdict]) -> None:
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
     budget = verdict.budget
-    bound = f"≥ {budget.at_least:,g}" if budget.at_least is not None else f"≤ {budget.at_most:,.3g}"
-    measured = "-" if verdict.value is None else f"{verdict.value:,.2f} {budget.unit}".strip()
+    bound = f"≥ {_number(budget.at_least)}" if budget.at_least is not None else f"≤ {_number(budget.at_most)}"
     said = {True: "[green]met[/]", False: "[bold red]missed[/]", None: "not measured"}[verdict.met]
     return (
         budget.what,
-        measured,
+        f"{_number(verdict.value)} {budget.unit}".strip(),
         f"{bound} {budget.unit}".strip(),
-        "" if budget.aim is None else f"{budget.aim:g}",
+        "" if budget.aim is None else _number(budget.aim),
         said,
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def _write(

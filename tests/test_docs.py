@@ -68,6 +68,40 @@ readers 2
     )
 
 
+def test_a_page_may_start_a_server_and_call_it_at_the_default_address(project: Path) -> None:
+    run_page(
+        """
+```python
+# src/workflows/double.py
+from pyflue import FlueContext
+
+
+async def run(ctx: FlueContext) -> int:
+    return ctx.payload["n"] * 2
+```
+
+```console
+$ pyflue dev &
+$ pyflue run double --payload '{"n": 4}' --server http://127.0.0.1:2024
+run workflow:double:...
+8
+```
+
+```python
+from pyflue import PyFlueClient
+
+async with PyFlueClient("http://127.0.0.1:2024") as client:
+    answer = await client.workflows.invoke("double", {"n": 3}, wait=True)
+    print(answer["result"])
+```
+```text
+6
+```
+""",
+        project,
+    )
+
+
 @pytest.mark.parametrize(
     ("shown", "problem"),
     [

@@ -23,7 +23,7 @@ _MOST_HEADERS = 128
 #: A refused client may finish what it is sending for this long, so that it reads the refusal and not a reset.
 _LINGER_S = 2.0
 #: What a connection may hold unsent before its writer has to wait.
-_WRITE_BUFFER_BYTES = 16 * 1024
+_WRITE_BUFFER_BYTES = 8 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ _SWEEP_TICKS = 5  # of uvicorn's main loop, 0.1 s each
 #: A request is late a little before its time is up, because the looks are half a second apart.
 _PUNCTUALITY = 0.95
 _CLOSING_S = 1
+#: What the kernel takes from us before it has sent it on.
+_UNSENT_BYTES = 64 * 1024
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -48,6 +50,9 @@ def bind(settings: ServerSettings) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # The kernel would take megabytes for a reader that does not read, and the server would fetch them.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         sock.setblocking(False)
         sock.bind(address)
     except OSError as error:

@@ -7,7 +7,7 @@ writes meanwhile: nothing is queued for it, the next page is read when it comes 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -35,33 +35,60 @@ async def find_run(journal: Journal, run_id: str, *, values: bool = True) -> Run
     return run
 
 
-async def pages(journal: Journal, run_id: str, *, after: int, quiet_s: float) -> AsyncGenerator[Sequence[Event], None]:
-    """Yield a run's events above `after`, some at a time, until its last one; an empty page after `quiet_s` of silence.
+class EventReader:
+    """Reads a run's events above an index. Use as a context manager, around one reader's life."""
 
-    Raises:
-        RunNotFound: there is no such run (any more).
-        InvalidQuery: `after` is an index the run has not reached, so nobody can have seen it.
-    """
-    with journal.watch(run_id) as bell:
-        run = await find_run(journal, run_id, values=False)
-        if after > run.last_index:
-            raise InvalidQuery("after", str(after), f"an index up to {run.last_index}, the last of run {run_id}")
-        if run.is_final and after == run.last_index:
-            return
+    __slots__ = ("_after", "_bell", "_has_begun", "_is_over", "_journal", "_quiet_s", "_run_id")
+
+    def __init__(self, journal: Journal, run_id: str, *, after: int = 0, quiet_s: float) -> None:
+        self._journal = journal
+        self._run_id = run_id
+        self._after = after
+        self._quiet_s = quiet_s
+        self._bell = journal.watch(run_id)
+        self._has_begun = False
+        self._is_over = False
+
+    def __enter__(self) -> EventReader:
+        self._bell.__enter__()
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self._bell.__exit__(*args)
+
+    async def read(self) -> Sequence[Event] | None:
+        """The next events, some at a time: none of them after `quiet_s` of silence, None after the last one.
+
+        Raises:
+            RunNotFound: there is no such run (any more).
+            InvalidQuery: the index to read above is one the run has not reached, so nobody can have seen it.
+        """
+        if not self._has_begun:
+            await self._begin()
+        if self._is_over:
+            return None
         while True:
-            events = await journal.events(run_id, after=after, limit=_PAGE_EVENTS, limit_bytes=_PAGE_BYTES)
+            events = await self._journal.events(
+                self._run_id, after=self._after, limit=_PAGE_EVENTS, limit_bytes=_PAGE_BYTES
+            )
             if events:
-                after = events[-1].index
-                yield events
-                if events[-1].is_last:
-                    return
-                continue
+                self._after = events[-1].index
+                self._is_over = events[-1].is_last
+                return events
             try:
-                async with asyncio.timeout(quiet_s):
-                    await bell.wait()
+                async with asyncio.timeout(self._quiet_s):
+                    await self._bell.wait()
             except TimeoutError:
-                await find_run(journal, run_id, values=False)  # it may have been deleted
-                yield ()
+                await find_run(self._journal, self._run_id, values=False)  # it may have been deleted
+                return ()
+
+    async def _begin(self) -> None:
+        run = await find_run(self._journal, self._run_id, values=False)
+        if self._after > run.last_index:
+            expected = f"an index up to {run.last_index}, the last of run {self._run_id}"
+            raise InvalidQuery("after", str(self._after), expected)
+        self._has_begun = True
+        self._is_over = run.is_final and self._after == run.last_index
 
 
 def for_caller(event: Event, *, dev: bool) -> Event:

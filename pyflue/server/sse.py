@@ -8,7 +8,6 @@ quiet a comment is sent every `heartbeat_s`. The stream ends with the run, when 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -17,7 +16,7 @@ from ..errors import PyFlueError
 from ..journal import Event
 from .answers import SECURITY_HEADERS, Headers, run_id_header
 from .errors import envelope, error_of_run
-from .reader import find_run, first_of, for_caller, pages
+from .reader import EventReader, find_run, first_of, for_caller
 from .services import Services
 
 _HEADERS: Headers = [
@@ -54,11 +53,14 @@ class EventStream:
 
     async def _push(self, send: Send) -> None:
         settings = self._services.settings.server
-        reader = pages(self._services.journal, self._run_id, after=self._after, quiet_s=settings.heartbeat_s)
         try:
-            async with aclosing(reader):
-                async for events in reader:
-                    await self._send(send, b"".join(map(self._frame, events)) or _HEARTBEAT)
+            with EventReader(
+                self._services.journal, self._run_id, after=self._after, quiet_s=settings.heartbeat_s
+            ) as reader:
+                while (events := await reader.read()) is not None:
+                    frames = b"".join(map(self._frame, events)) or _HEARTBEAT
+                    del events  # a reader that does not read holds its page once, not twice
+                    await self._send(send, frames)
             if self._for_caller:
                 run = await find_run(self._services.journal, self._run_id)
                 error = error_of_run(run.run_id, run.status, run.error, dev=self._services.dev)

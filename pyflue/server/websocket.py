@@ -10,7 +10,6 @@ for a message above the limit. 1012 says that the server stops. The run never no
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from enum import IntEnum
 from typing import Any
 
@@ -23,7 +22,7 @@ from ..errors import InvalidJson, PyFlueError
 from .body import RequestHeaders
 from .errors import envelope, error_of_run
 from .query import Query
-from .reader import find_run, first_of, for_caller, pages
+from .reader import EventReader, find_run, first_of, for_caller
 from .services import Services
 from .starting import LONGEST_DEADLINE_S, WorkflowFinder, freeze_request, parse_payload
 
@@ -136,9 +135,8 @@ class WorkflowSocket:
     async def _tell(self, run_id: str) -> None:
         """Send the run's events and how it ended."""
         journal = self._services.journal
-        reader = pages(journal, run_id, after=0, quiet_s=self._services.settings.server.heartbeat_s)
-        async with aclosing(reader):
-            async for events in reader:
+        with EventReader(journal, run_id, quiet_s=self._services.settings.server.heartbeat_s) as reader:
+            while (events := await reader.read()) is not None:
                 for event in events:
                     await self._send_text(for_caller(event, dev=self._services.dev).to_json())
         run = await find_run(journal, run_id)

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -17,23 +18,23 @@ from tests.client.client_server import serving
 @pytest.fixture
 def server(project: Path) -> Iterator[str]:
     """A server of the project in a thread of its own; commands have event loops of theirs."""
-    started = threading.Event()
-    told: list[str] = []
+    ready: Future[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def live() -> None:
-        async with serving(project) as url:
-            stop = asyncio.Event()
-            told.append(url)
-            loops.append((asyncio.get_running_loop(), stop))
-            started.set()
-            await stop.wait()
+        stop = asyncio.Event()
+        try:
+            async with serving(project) as url:
+                ready.set_result((url, asyncio.get_running_loop(), stop))
+                await stop.wait()
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
 
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
     thread = threading.Thread(target=lambda: asyncio.run(live()))
     thread.start()
-    assert started.wait(20)
-    yield told[0]
-    loop, stop = loops[0]
+    url, loop, stop = ready.result(20)
+    yield url
     loop.call_soon_threadsafe(stop.set)
     thread.join(20)
 
