@@ -1,8 +1,8 @@
 """A process of its own for runs that may end their process: both ends of it.
 
-`SubprocessQuarantine` is what the engine of `dev` and `serve` is given; it starts this module as a program. The child
-opens the same project, drives the runs it was told, and exits. It is told on its standard input, whose end means stop:
-so it also stops when its parent is gone, however that went.
+`SubprocessQuarantine` is what the engine of `dev` and `serve` is given; `drive_apart` is what runs in the child. It opens
+the same project, drives the runs it was told, and exits. It is told on its standard input, whose end means stop: so it
+also stops when its parent is gone, however that went. Both are put together in `main.py`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,31 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import codec
-from .errors import PyFlueError
+
+if TYPE_CHECKING:
+    from .main import Project
 
 
 class SubprocessQuarantine:
     """Implements `engine.Quarantine` for a project on disk."""
 
-    def __init__(self, root: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, options: Mapping[str, Any], *, program: str) -> None:
+        """`program` is Python source that ends up in `drive_apart`."""
         self._root = root
+        self._program = program
         self._options = dict(options)
 
     async def try_runs(self, run_ids: Sequence[str]) -> str | None:
         order = {"root": str(self._root), "options": self._options, "run_ids": list(run_ids)}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "pyflue.apart",
+            "-c",
+            self._program,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             # Ctrl-C reaches the parent only, which then ends the child in good order.
@@ -50,15 +54,15 @@ class SubprocessQuarantine:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def main() -> None:
-    """The child."""
+def drive_apart(open_project: Callable[..., Project]) -> None:
+    """The child's whole life."""
     order = codec.load(sys.stdin.buffer.readline())
-    asyncio.run(_drive(Path(order["root"]), order["options"], order["run_ids"]))
+    asyncio.run(_drive(open_project, Path(order["root"]), order["options"], order["run_ids"]))
 
 
-async def _drive(root: Path, options: Mapping[str, Any], run_ids: Sequence[str]) -> None:
-    from .main import open_project
-
+async def _drive(
+    open_project: Callable[..., Project], root: Path, options: Mapping[str, Any], run_ids: Sequence[str]
+) -> None:
     loop = asyncio.get_running_loop()
     project = await asyncio.to_thread(open_project, root, options=options)
     try:
@@ -66,8 +70,8 @@ async def _drive(root: Path, options: Mapping[str, Any], run_ids: Sequence[str])
             driving = loop.create_task(engine.drive_these(run_ids))
             threading.Thread(target=_stop_at_end_of_input, args=(loop, driving), daemon=True).start()
             await asyncio.wait([driving])
-            if not driving.cancelled() and isinstance(error := driving.exception(), PyFlueError):
-                print(f"error: {error}", file=sys.stderr)  # noqa: T201  (the operator's terminal)
+            if not driving.cancelled() and (error := driving.exception()) is not None:
+                raise error
     finally:
         await project.journal.close()
 
@@ -75,7 +79,3 @@ async def _drive(root: Path, options: Mapping[str, Any], run_ids: Sequence[str])
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, driving: asyncio.Task[None]) -> None:
     sys.stdin.buffer.read()
     loop.call_soon_threadsafe(driving.cancel)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -172,9 +172,16 @@ def _plain(value: Any, what: str, path: str, depth_left: int) -> Any:
     if callable(dump) and not isinstance(value, type):
         return _plain(dump(mode="json"), what, path, depth_left - 1)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(cast(Any, value))}
-        return _plain(fields, what, path, depth_left - 1)
-    raise NotSerializable(what, path, f"a value of type {type(value).__name__}")
+        return _plain(_fields(value), what, path, depth_left - 1)
+    raise NotSerializable(what, path, f"a value of type {_type_name(value)}")
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _digits(value: int) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logger("pyflue.main")
 
+_APART = f"from {__name__} import drive_apart; drive_apart()"
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -56,7 +58,9 @@ class Project:
             limits=self.settings.limits,
             root=self.settings.root,
             adopts=adopts,
-            quarantine=SubprocessQuarantine(self.settings.root, self.options) if adopts and is_on_disk else None,
+            quarantine=SubprocessQuarantine(self.settings.root, self.options, program=_APART)
+            if adopts and is_on_disk
+            else None,
         )
 
 
@@ -189,6 +193,13 @@ def create_app(
         ProjectNotFound: there is no project.
     """
     return ProjectApp(find_root(Path.cwd()) if project is None else Path(project).resolve(), options=options, dev=dev)
+
+
+def drive_apart() -> None:
+    """What a quarantine's process runs."""
+    from . import apart
+
+    apart.drive_apart(open_project)
 
 
 def run_server(

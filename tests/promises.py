@@ -33,7 +33,9 @@ PROMISES: dict[str, Promise] = {
     "guide.run.stream": Promise(_GUIDE, "POST with Accept: text/event-stream streams events until completion."),
     "guide.run.client": Promise(_GUIDE, "PyFlueClient.workflows.invoke(..., wait=True) returns the body."),
     "guide.run.websocket": Promise(_GUIDE, "A workflow WebSocket carries one run: payload in, events and result out."),
-    "guide.record": Promise(_GUIDE, "A run has an id workflow:<name>:<ulid> and records payload, result or error, events."),
+    "guide.record": Promise(
+        _GUIDE, "A run has an id workflow:<name>:<ulid> and records payload, result or error, events."
+    ),
     "R1": Promise(_CONTRACT, "202 is sent after the run is on disk."),
     "R4": Promise(_CONTRACT, "Event indexes are dense from 1, with exactly one run_end, last."),
     "R5": Promise(_CONTRACT, "A reader that resumes after n gets n+1 … exactly once each, across restarts."),

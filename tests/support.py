@@ -35,9 +35,9 @@ def fence_of(new: NewRun, *, attempt: int = 1) -> Fence:
     return Fence(run_id=new.run_id, owner=new.owner, attempt=attempt)
 
 
-def new_event(type: str = "log", data: Any = None, *, at_us: int | None = None) -> NewEvent:
+def new_event(kind: str = "log", data: Any = None, *, at_us: int | None = None) -> NewEvent:
     """An event to append."""
-    return NewEvent(type=type, at_us=time.time_ns() // 1000 if at_us is None else at_us, data=raw(data or {}))
+    return NewEvent(type=kind, at_us=time.time_ns() // 1000 if at_us is None else at_us, data=raw(data or {}))
 
 
 def summary(events: list[Event] | tuple[Event, ...]) -> list[tuple[int, str]]:

@@ -520,9 +520,7 @@ class EmbeddedEngine:
             self._examined.difference_update(run_ids)
 
     async def _fail_crash_loop(self, run_id: str, crashes: int, how: str) -> None:
-        for run in await self._journal.claim(self.engine_id, 1, run_ids=[run_id]):
-            fence = Fence(run_id=run_id, owner=self.engine_id, attempt=run.attempt)
-            await self._journal.finish(fence, failed(CrashLoop(run_id, crashes, how)))
+        await self._journal.finish_queued(run_id, failed(CrashLoop(run_id, crashes, how)))
 
 
 class _Handle:

@@ -75,6 +75,10 @@ class Journal(Protocol):
         """
         ...
 
+    def finish_queued(self, run_id: str, outcome: Outcome) -> Awaitable[bool]:
+        """Make a run final that nobody drives; False if somebody does, or it is final."""
+        ...
+
     def release(self, fence: Fence) -> Awaitable[bool]:
         """Hand a run back: it is queued again and belongs to nobody; False if the fence no longer holds."""
         ...

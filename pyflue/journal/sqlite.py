@@ -125,6 +125,9 @@ class SqliteJournal:
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         return self._write(lambda db: db.finish(fence, outcome), fence=fence)
 
+    def finish_queued(self, run_id: str, outcome: Outcome) -> Awaitable[bool]:
+        return self._write(lambda db: db.finish_queued(run_id, outcome))
+
     def release(self, fence: Fence) -> Awaitable[bool]:
         return self._write(lambda db: db.release(fence), fence=fence)
 

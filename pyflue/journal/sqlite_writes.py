@@ -29,6 +29,9 @@ _MOST_WAL_PAGES = 64 * 1024**2 // _PAGE_BYTES
 _RESET_TIMEOUT_MS = 1000
 
 
+_CANCELLED = Outcome(status=RunStatus.CANCELLED)
+
+
 class SqliteWrites:
     """The write connection and its verbs. Used by one thread."""
 
@@ -185,7 +188,7 @@ class SqliteWrites:
         if row is None:
             return False
         if row[0] is not None:
-            self._end_queued(lost.run_id)
+            self.finish_queued(lost.run_id, _CANCELLED)
         self._touch(lost.run_id)
         return True
 
@@ -229,6 +232,18 @@ class SqliteWrites:
         self._touch(run_id)
         return outcome
 
+    def finish_queued(self, run_id: str, outcome: Outcome) -> bool:
+        now = self._clock.now_us()
+        row = self._db.execute(
+            self._sql["finish_queued_run"],
+            {"run_id": run_id, "status": outcome.status.value, "error": sqlite_rows.text(outcome.error), "at": now},
+        ).fetchone()
+        if row is None:
+            return False
+        self._event(run_id, row[0], EventType.RUN_END, now, _end(outcome))
+        self._touch(run_id)
+        return True
+
     def release(self, fence: Fence) -> bool:
         bindings = {"run_id": fence.run_id, "owner": fence.owner, "attempt": fence.attempt}
         row = self._db.execute(self._sql["release_run"], bindings).fetchone()
@@ -239,7 +254,7 @@ class SqliteWrites:
         before = self._head(run_id)
         if before is None:
             return None
-        if not before.is_final and not self._end_queued(run_id):
+        if not before.is_final and not self.finish_queued(run_id, _CANCELLED):
             self._db.execute(self._sql["request_cancel"], {"run_id": run_id, "at": self._clock.now_us()})
             self._touch(run_id)
         after = self._head(run_id)
@@ -282,15 +297,6 @@ class SqliteWrites:
             self._event(run_id, run.last_index, EventType.RUN_RESUMED, now, Raw(data))
         self._touch(run_id)
         return run
-
-    def _end_queued(self, run_id: str) -> bool:
-        now = self._clock.now_us()
-        row = self._db.execute(self._sql["cancel_queued"], {"run_id": run_id, "at": now}).fetchone()
-        if row is None:
-            return False
-        self._event(run_id, row[0], EventType.RUN_END, now, _end(Outcome(status=RunStatus.CANCELLED)))
-        self._touch(run_id)
-        return True
 
     def _event(self, stream_id: str, index: int, type_: EventType, at_us: int, data: Raw) -> None:
         self._db.execute(self._append_event, (stream_id, index, type_.value, at_us, self._event_data(stream_id, data)))

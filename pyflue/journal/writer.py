@@ -124,7 +124,7 @@ class PollingBell:
     async def wait(self) -> None:
         seen = self._seen
         while (version := await self._version()) == seen:
-            await asyncio.sleep(_POLL_S)  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
         self._seen = version
 
 

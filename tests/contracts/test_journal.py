@@ -146,6 +146,19 @@ async def test_runs_that_crashed_often_are_left_to_those_who_ask_for_them(journa
     assert [run.run_id for run in await journal.claim("engine-1", 10, run_ids=[new.run_id])] == [new.run_id]
 
 
+async def test_only_a_run_that_nobody_drives_is_finished_without_a_fence(journal: Journal) -> None:
+    driven, queued = new_run(), new_run(owner=None)
+    await journal.accept(driven)
+    await journal.accept(queued)
+
+    assert await journal.finish_queued(driven.run_id, BROKEN) is False
+    assert await journal.finish_queued(queued.run_id, BROKEN) is True
+
+    run = await journal.run(queued.run_id)
+    assert run is not None
+    assert (run.status, codec.load(run.error)) == (RunStatus.FAILED, codec.load(BROKEN.error))  # type: ignore[arg-type]
+
+
 async def test_a_released_run_is_queued_again_and_has_not_crashed(journal: Journal) -> None:
     new = new_run()
     await journal.accept(new)
@@ -309,8 +322,7 @@ async def test_a_follower_gets_each_event_once_and_ends_with_the_run(journal: Jo
     seen: list[int] = []
 
     async def read() -> None:
-        async for event in follow(journal, new.run_id, page=3):
-            seen.append(event.index)
+        seen.extend([event.index async for event in follow(journal, new.run_id, page=3)])
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(read())

@@ -76,7 +76,9 @@ gates: dict[str, asyncio.Event] = {}
 functions = Functions(echo, fail, forever, until_told)
 
 
-async def submit(engine: EmbeddedEngine, name: str, payload: Any = None, *, eager: bool = False, **more: Any) -> RunHandle:
+async def submit(
+    engine: EmbeddedEngine, name: str, payload: Any = None, *, eager: bool = False, **more: Any
+) -> RunHandle:
     return await engine.submit(submission(functions.find(name), payload, **more), eager=eager)
 
 
@@ -506,9 +508,7 @@ async def test_a_queued_run_can_be_cancelled_before_it_starts(journal: Journal) 
 @promise("F18")
 async def test_one_key_starts_one_run_even_after_a_restart(journal: Journal) -> None:
     async with engine_on(journal, functions) as engine:
-        handles = await asyncio.gather(
-            *(submit(engine, "echo", 1, idempotency_key="k", eager=True) for _ in range(50))
-        )
+        handles = await asyncio.gather(*(submit(engine, "echo", 1, idempotency_key="k", eager=True) for _ in range(50)))
         assert {codec.load((await h.outcome()).result) for h in handles} == {1}  # type: ignore[arg-type]
         assert sorted(handle.is_repeat for handle in handles) == [False] + [True] * 49
     async with engine_on(journal, functions) as engine:

@@ -19,7 +19,6 @@ import pytest
 from pyflue.errors import (
     JournalBusy,
     JournalFull,
-    JournalReadOnly,
     JournalTooNew,
     JournalUnreadable,
     JournalUnsupported,
@@ -252,7 +251,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_is_recovered_from(small
 
         ballast.unlink()
 
-        # The attempt whose event was lost stays refused, so that no event is missing in the middle; the next one is good.
+        # The attempt whose event was lost stays refused, so that no event is missing in the middle.
         with pytest.raises(JournalFull):
             await journal.finish(fence_of(run), DONE)
         other = new_run()
@@ -374,7 +373,13 @@ async def test_a_fork_does_not_keep_its_parents_engine_alive(tmp_path: Path) -> 
     """
     async with opened(tmp_path) as journal, asyncio.timeout(20):
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), stdout=asyncio.subprocess.PIPE, cwd=Path.cwd()
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            textwrap.dedent(program),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=Path.cwd(),
         )
         assert child.stdout is not None
         word, pid = (await child.stdout.readline()).split()
@@ -392,7 +397,9 @@ async def test_a_reader_of_a_file_neither_creates_nor_changes_anything(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_file_system_and_an_unknown_address_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_network_file_system_and_an_unknown_address_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(JournalUnsupported, match="known are sqlite:///path and memory:"):
         open_journal("redis://localhost")
     monkeypatch.setattr("pyflue.journal.sqlite_file.file_system_of", lambda folder: "nfs4")

@@ -159,7 +159,7 @@ async def test_a_restart_storm_fails_and_duplicates_nothing(tmp_path: Path) -> N
 
 
 @promise("F07")
-@pytest.mark.parametrize(("source", "how"), [(POISON, "exit code 9"), (CRASH, "signal 11")])
+@pytest.mark.parametrize(("source", "how"), [(POISON, "exit code 9"), (CRASH, "signal 11")], ids=["exit", "segfault"])
 async def test_a_run_that_ends_its_process_fails_and_its_neighbours_do_not(
     tmp_path: Path, source: str, how: str
 ) -> None:
@@ -184,7 +184,9 @@ async def test_a_run_that_ends_its_process_fails_and_its_neighbours_do_not(
             crashes += 1
     assert crashes == 2
     error = value(run.error)
-    assert (run.status, run.attempt, error["type"]) == (RunStatus.FAILED, 4, "crash_loop")
+    assert (run.status, error["type"]) == (RunStatus.FAILED, "crash_loop")
+    # Twice among others, then in ever smaller company: with three neighbours that is at most three times more.
+    assert 3 <= run.attempt <= 5
     assert f"alone in a process of its own ({how})" in error["message"]
     assert {other.status for other in others} == {RunStatus.COMPLETED}
 
@@ -326,8 +328,7 @@ async def test_a_reader_cut_300_times_sees_each_event_once_across_a_restart(tmp_
             break
         cuts += 1
     else:
-        async for event in server.client.runs.stream(run_id, after=seen[-1]):
-            seen.append(event["index"])
+        seen.extend([event["index"] async for event in server.client.runs.stream(run_id, after=seen[-1])])
         seen_all = seen
     await server.kill()
     assert cuts == 300
@@ -336,7 +337,7 @@ async def test_a_reader_cut_300_times_sees_each_event_once_across_a_restart(tmp_
 
 
 async def _read_some(url: str, run_id: str, seen: list[int], chance: random.Random) -> bool:
-    """Read a random number of bytes of the stream over a raw socket, keep the whole frames; True at the end of the run."""
+    """Read a random number of bytes of the stream, keep the whole frames; True if the run's end was among them."""
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     last = f"Last-Event-ID: {seen[-1]}\r\n" if seen else ""
@@ -354,8 +355,6 @@ async def _read_some(url: str, run_id: str, seen: list[int], chance: random.Rand
     frames = body.split(b"\n\n")[:-1]
     for frame in frames:
         lines = [line.strip() for line in frame.splitlines()]
-        for line in lines:
-            if line.startswith(b"id: "):
-                seen.append(int(line[4:]))
+        seen.extend(int(line[4:]) for line in lines if line.startswith(b"id: "))
         ended = ended or b"event: run_end" in lines
     return ended

@@ -151,7 +151,7 @@ class Address:
             writer.close()
 
     def client(self) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.url)
+        return httpx2.AsyncClient(base_url=self.url, timeout=30)
 
 
 @asynccontextmanager

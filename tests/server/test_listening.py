@@ -226,6 +226,27 @@ async def test_a_stop_ends_open_streams_and_waits_promptly(root: Path) -> None:
     await client.aclose()
 
 
+@promise("F05")
+async def test_while_runs_are_handed_back_new_requests_are_503(root: Path) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async with on_a_socket(root, engine__stop_s=3) as server, server.client() as client:
+            accepted = await client.post("/workflows/gate", json={"file": str(root / "never")})
+            reader, writer = await server.connect()
+            writer.write(
+                b"GET /runs/%b/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" % accepted.json()["run_id"].encode()
+            )
+            await reader.readuntil(b"waiting")
+
+            async def ask_while_stopping() -> bytes:
+                await reader.read()  # ends when the stop has begun
+                writer.close()
+                return await server.exchange(post("echo", b"{}", b"Connection: close"))
+
+            asked = tasks.create_task(ask_while_stopping())
+    assert (await asked).startswith(b"HTTP/1.1 503 ")
+    assert b'"stopping"' in await asked
+
+
 async def test_an_application_that_cannot_start_says_why(root: Path) -> None:
     async def app(scope: object, receive: object, send: object) -> None:
         raise PyFlueError("The journal is broken.")

@@ -71,11 +71,11 @@ RETURNING cancel_requested_at;
 UPDATE runs SET cancel_requested_at = :at
 WHERE run_id = :run_id AND finished_at IS NULL AND status <> 'queued' AND cancel_requested_at IS NULL;
 
--- cancel_queued --
--- End a run that nobody drives.
+-- finish_queued_run --
+-- Make a run final that nobody drives.
 UPDATE runs SET
-    status = 'cancelled', finished_at = max(:at, coalesce(started_at, created_at)), last_index = last_index + 1,
-    cancel_requested_at = coalesce(cancel_requested_at, :at)
+    status = :status, error = :error, finished_at = max(:at, coalesce(started_at, created_at)),
+    last_index = last_index + 1
 WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
 RETURNING last_index;
 
