@@ -1,8 +1,8 @@
 """A process of its own for runs that may end their process: both ends of it.
 
-`SubprocessQuarantine` is what the engine of `dev` and `serve` is given; `drive_apart` is what runs in the child. It opens
-the same project, drives the runs it was told, and exits. It is told on its standard input, whose end means stop: so it
-also stops when its parent is gone, however that went. Both are put together in `main.py`.
+`SubprocessQuarantine` is what the engine of `dev` and `serve` is given; `drive_apart` is what runs in the child. That
+opens the same project, drives the runs it was told, and exits. It is told on its standard input, whose end means stop:
+so it also stops when its parent is gone, however that went. Both are put together in `main.py`.
 """
 
 from __future__ import annotations

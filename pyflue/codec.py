@@ -44,6 +44,11 @@ def load(raw: Raw | bytes) -> Any:
     return _decoder.decode(raw)
 
 
+def indented(raw: Raw | bytes) -> bytes:
+    """Written JSON laid out for people."""
+    return msgspec.json.format(bytes(raw), indent=2)
+
+
 def decode(data: bytes, what: str, *, max_depth: int = DEFAULT_DEPTH) -> Any:
     """Read JSON that came from outside; `what` names it in errors ("The payload").
 
@@ -171,13 +176,13 @@ def _plain(value: Any, what: str, path: str, depth_left: int) -> Any:
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
         return _plain(dump(mode="json"), what, path, depth_left - 1)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_dataclass(value):
         return _plain(_fields(value), what, path, depth_left - 1)
-    raise NotSerializable(what, path, f"a value of type {_type_name(value)}")
+    raise NotSerializable(what, path, f"a value of type {type(value).__name__}")
 
 
-def _type_name(value: object) -> str:
-    return type(value).__name__
+def _is_dataclass(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _fields(value: Any) -> dict[str, Any]:

@@ -130,9 +130,10 @@ class ProjectApp:
                     async with self._reloading(project.catalog):
                         yield app
                 finally:
+                    # Kept until the engine has stopped: a request that comes now is answered 503 by it.
                     app.begin_stop()
-                    self._app = None
         finally:
+            self._app = None
             await project.journal.close()
 
     @contextlib.asynccontextmanager

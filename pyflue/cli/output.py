@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-import msgspec
 
 from .. import codec
 
@@ -54,7 +53,7 @@ def say(message: str) -> None:
 def print_json(value: Any, *, indent: int = 2) -> None:
     """Write a JSON value to stdout, indented; `indent=0` writes it on one line."""
     data = codec.encode(value)
-    click.echo(safe_json(msgspec.json.format(data, indent=indent) if indent else data))
+    click.echo(safe_json(codec.indented(data) if indent else data))
 
 
 def print_result(value: codec.Raw | None) -> None:

@@ -158,7 +158,7 @@ class EmbeddedEngine:
         if eager and is_ours and submission.idempotency_key is None:
             drive = self._start_submitted(run_id, submission, deadline_us)
             accepted.add_done_callback(functools.partial(self._check_accepted, drive))
-            return _Handle(self, run_id, drive)
+            return _Handle(self, run_id, drive, accepted=accepted)
         return await self._after_accept(accepted, run_id, submission, is_ours, deadline_us)
 
     async def wait(self, run_id: str) -> Run:
@@ -312,7 +312,7 @@ class EmbeddedEngine:
         last_index: int,
     ) -> Drive:
         recorder = JournalRecorder(self._journal, fence, last_index=last_index, clock=self._clock, limits=self._limits)
-        context = FlueContext[Any](
+        context: FlueContext[Any] = FlueContext(
             run_id=fence.run_id,
             workflow=workflow.name,
             payload=payload,
@@ -526,11 +526,24 @@ class EmbeddedEngine:
 class _Handle:
     """Implements `RunHandle`."""
 
-    def __init__(self, engine: EmbeddedEngine, run_id: str, drive: Drive | None, *, is_repeat: bool = False) -> None:
+    def __init__(
+        self,
+        engine: EmbeddedEngine,
+        run_id: str,
+        drive: Drive | None,
+        *,
+        is_repeat: bool = False,
+        accepted: asyncio.Future[Accepted] | None = None,
+    ) -> None:
         self.run_id = run_id
         self.is_repeat = is_repeat
         self._engine = engine
         self._drive = drive
+        self._accepted = accepted
+
+    async def accepted(self) -> None:
+        if self._accepted is not None:
+            await asyncio.shield(self._accepted)
 
     async def outcome(self) -> Outcome:
         if self._drive is not None:

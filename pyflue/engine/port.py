@@ -53,6 +53,14 @@ class RunHandle(Protocol):
         """Whether this is an earlier run with the same `Idempotency-Key`."""
         ...
 
+    async def accepted(self) -> None:
+        """Return once the run's record is on disk (for handles of an eager submit; others have waited for it).
+
+        Raises:
+            JournalFull, JournalBusy: it could not be written; there is no such run.
+        """
+        ...
+
     async def outcome(self) -> Outcome:
         """How the run ended, once that is committed; cancelling the wait leaves the run alone.
 

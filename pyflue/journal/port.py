@@ -218,7 +218,7 @@ class Watch(Protocol):
 async def follow(
     journal: Journal, stream_id: str, *, after: int = 0, page: int = 64, page_bytes: int = 32 * 1024
 ) -> AsyncIterator[Event]:
-    """Yield a run's events in order, each once, then wait for new ones until `run_end`.
+    """Yield a run's events in order, each once, then wait for new ones until `run_end`; nothing if there is no run.
 
     One page is in memory at a time, so a reader that stops reading costs no more than that.
     """
@@ -231,4 +231,7 @@ async def follow(
                 if event.is_last:
                     return
             if not events:
+                run = await journal.run(stream_id, values=False)
+                if run is None or (run.is_final and run.last_index <= after):
+                    return  # deleted, or the reader knows the end already
                 await bell.wait()

@@ -123,7 +123,8 @@ class PollingBell:
 
     async def wait(self) -> None:
         seen = self._seen
-        while (version := await self._version()) == seen:
+        # Another process cannot set an event here: looking is the only way.
+        while (version := await self._version()) == seen:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         self._seen = version
 

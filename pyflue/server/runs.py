@@ -155,6 +155,6 @@ def _last_event_id(headers: RequestHeaders) -> int:
     text = headers.get(b"last-event-id", b"").decode("latin-1")
     if not text:
         return 0
-    if not text.isascii() or not text.isdigit() or int(text[:16]) > _HIGHEST_INDEX:
+    if not text.isascii() or not text.isdigit() or len(text) > len(str(_HIGHEST_INDEX)):
         raise InvalidQuery("Last-Event-ID", text, "the id of an event of the stream")
     return int(text)

@@ -126,6 +126,8 @@ class RunStarter:
                 finally:
                     self._waits.discard(wait)
         except (TimeoutError, RunStopped):
+            # The run may have started before its record was on disk: without that there is nothing to answer 202 for.
+            await handle.accepted()
             return None
 
     def _finished(self, run_id: str, outcome: Outcome) -> Answer:

@@ -333,6 +333,8 @@ async def test_a_follower_gets_each_event_once_and_ends_with_the_run(journal: Jo
 
     assert seen == list(range(1, 23))
     assert [event.index async for event in follow(journal, new.run_id, after=20)] == [21, 22]
+    assert [event async for event in follow(journal, new.run_id, after=22)] == []
+    assert [event async for event in follow(journal, "workflow:x:none")] == []
 
 
 async def test_a_deleted_run_leaves_nothing(journal: Journal) -> None:

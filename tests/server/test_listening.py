@@ -178,6 +178,19 @@ async def test_readers_that_never_read_are_closed_and_do_not_slow_the_run(root: 
         assert len(frames_of(again.text)) == 1502
 
 
+async def test_a_refused_client_that_goes_on_sending_is_cut_off(root: Path) -> None:
+    async with on_a_socket(root) as server:
+        reader, writer = await server.connect()
+        writer.write(b"nonsense\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            with pytest.raises(ConnectionError):
+                while True:
+                    writer.write(b"more")
+                    await writer.drain()
+                    await asyncio.sleep(0.02)
+
+
 @promise("F24")
 async def test_a_reader_that_leaves_is_freed_and_the_run_goes_on(root: Path) -> None:
     async with on_a_socket(root) as server, server.client() as client:
@@ -228,21 +241,20 @@ async def test_a_stop_ends_open_streams_and_waits_promptly(root: Path) -> None:
 
 @promise("F05")
 async def test_while_runs_are_handed_back_new_requests_are_503(root: Path) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        async with on_a_socket(root, engine__stop_s=3) as server, server.client() as client:
+    async with asyncio.TaskGroup() as tasks, on_a_socket(root, engine__stop_s=3) as server:
+        async with server.client() as client:
             accepted = await client.post("/workflows/gate", json={"file": str(root / "never")})
-            reader, writer = await server.connect()
-            writer.write(
-                b"GET /runs/%b/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" % accepted.json()["run_id"].encode()
-            )
-            await reader.readuntil(b"waiting")
+        run_id = accepted.json()["run_id"].encode()
+        reader, writer = await server.connect()
+        writer.write(b"GET /runs/%b/stream HTTP/1.1\r\nHost: localhost\r\n\r\n" % run_id)
+        await reader.readuntil(b"waiting")
 
-            async def ask_while_stopping() -> bytes:
-                await reader.read()  # ends when the stop has begun
-                writer.close()
-                return await server.exchange(post("echo", b"{}", b"Connection: close"))
+        async def ask_while_stopping() -> bytes:
+            await reader.readuntil(b"\r\n0\r\n\r\n")  # the stream ends when the stop begins
+            writer.close()
+            return await server.exchange(post("echo", b"{}", b"Connection: close"))
 
-            asked = tasks.create_task(ask_while_stopping())
+        asked = tasks.create_task(ask_while_stopping())
     assert (await asked).startswith(b"HTTP/1.1 503 ")
     assert b'"stopping"' in await asked
 

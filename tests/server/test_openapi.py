@@ -20,10 +20,12 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from pyflue import create_app
+from pyflue import FlueContext, create_app
 from pyflue.server import schemas
+from pyflue.server.openapi import build_document
 from pyflue.server.operations import OPERATIONS
-from tests.server.harness import write_project
+from tests.server.harness import in_process, write_project
+from tests.support import FunctionWorkflow
 
 
 async def document(client: httpx2.AsyncClient) -> dict[str, Any]:
@@ -140,3 +142,54 @@ def test_a_fuzzer_finds_no_internal_error_and_no_undeclared_status(
         requests_fit()
         tried.add(operation.label)
     assert len(tried) >= len(OPERATIONS)
+
+
+async def test_a_server_with_a_token_says_so(root: Path) -> None:
+    token = "admin-token-0123456789"
+    async with in_process(root, server__token=token) as here:
+        answer = await here.client.get("/openapi.json", headers={"authorization": f"Bearer {token}"})
+    made = answer.json()
+    assert made["security"] == [{"token": []}]
+    assert made["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert made["paths"]["/health"]["get"]["security"] == []
+
+
+def test_schemas_with_references_of_every_kind_stay_whole() -> None:
+    tree = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {
+            "children": {"type": "array", "items": {"$ref": "#"}},
+            "default": {"$ref": "#/$defs/Leaf"},
+            "label": {"const": {"$ref": "#/$defs/Leaf"}},
+            "pet": {
+                "oneOf": [{"$ref": "#/$defs/Leaf"}],
+                "discriminator": {"propertyName": "kind", "mapping": {"leaf": "#/$defs/Leaf"}},
+            },
+        },
+        "$defs": {"Leaf": {"type": "object", "properties": {"up": {"$ref": "#/properties/children"}}}},
+    }
+    named = {"$id": "https://example.com/own", "$ref": "#/$defs/X", "$defs": {"X": {"type": "integer"}}}
+    workflow = FunctionWorkflow(nothing, "tree", input_schema=tree, output_schema=named)
+    made = build_document([workflow], version="1", prefix="", needs_token=False)
+    schemas = made["components"]["schemas"]
+    leaf = "#/components/schemas/tree.payload.Leaf"
+    assert schemas["tree.payload"] == {
+        "type": "object",
+        "properties": {
+            "children": {"type": "array", "items": {"$ref": "#/components/schemas/tree.payload"}},
+            "default": {"$ref": leaf},
+            "label": {"const": {"$ref": "#/$defs/Leaf"}},
+            "pet": {
+                "oneOf": [{"$ref": leaf}],
+                "discriminator": {"propertyName": "kind", "mapping": {"leaf": leaf}},
+            },
+        },
+    }
+    up = {"$ref": "#/components/schemas/tree.payload/properties/children"}
+    assert schemas["tree.payload.Leaf"]["properties"] == {"up": up}
+    assert schemas["tree.result"] == named
+
+
+async def nothing(ctx: FlueContext[Any]) -> None:
+    return None
