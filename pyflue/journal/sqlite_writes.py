@@ -7,6 +7,7 @@ on its fence in the statement itself: no row changed means somebody else has the
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from .sqlite_file import Database
 _PAGE_BYTES = 4096
 _CHECKPOINT_PAGES = 8 * 1024**2 // _PAGE_BYTES
 _MOST_WAL_PAGES = 64 * 1024**2 // _PAGE_BYTES
+#: How long a busy process writes before it lets the others have their turn.
+_TURN_S = 0.005
 #: How long the writer waits for readers to let go of a log that has grown too large, before it writes on.
 _RESET_TIMEOUT_MS = 1000
 
@@ -58,6 +61,7 @@ class SqliteWrites:
         self._settings = settings
         self._limits = limits
         self._has_turn = False
+        self._turn_ends_at = 0.0
         self._wal_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
@@ -66,23 +70,25 @@ class SqliteWrites:
     # Transactions
 
     def begin(self) -> None:
-        if self._turnstile is not None:
+        if self._turnstile is not None and not self._has_turn:
             if not self._turnstile.enter(self._settings.busy_timeout_s):
                 raise JournalBusy(self._name, self._settings.busy_timeout_s)
             self._has_turn = True
+            self._turn_ends_at = time.monotonic() + _TURN_S
         self._db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         self._db.execute("COMMIT")
-        self._leave()
+        if self._has_turn and time.monotonic() >= self._turn_ends_at:
+            self.pause()
 
     def rollback(self) -> None:
         # A full disk may have ended the transaction already.
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
-        self._leave()
+        self.pause()
 
-    def _leave(self) -> None:
+    def pause(self) -> None:
         if self._turnstile is not None and self._has_turn:
             self._has_turn = False
             self._turnstile.leave()
@@ -117,6 +123,7 @@ class SqliteWrites:
         return sqlite_file.translate(self._name, error, self._settings.busy_timeout_s)
 
     def close(self) -> None:
+        self.pause()
         if self._checkpointer is not None:
             self._checkpointer.stop()
         self._db.close()

@@ -17,6 +17,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -44,6 +45,10 @@ class Transactions(Protocol):
 
     def after_commit(self) -> None:
         """Called when waiters have been resolved: time for housekeeping."""
+        ...
+
+    def pause(self) -> None:
+        """Called when nothing is left to write: let other processes have their turn."""
         ...
 
     def append(self, fence: Fence, events: list[NewEvent]) -> bool:
@@ -136,15 +141,20 @@ class Writer:
 
     def __init__(self, connect: Callable[[], Transactions]) -> None:
         self._connect = connect
-        self._turn = threading.Condition()
+        # Submitting takes no lock: the loop must never wait for a writer that holds one while it waits for the GIL.
         self._queue: deque[_Record] = deque()
-        self._open_appends: dict[Fence, _Record] = {}
-        self._unwritten: dict[str, int] = {}
-        self._poisoned: dict[Fence, Exception] = {}
-        self._bells: dict[str, set[Bell]] = {}
-        self._touched: set[str] = set()
+        self._alarm = threading.Lock()
+        self._alarm.acquire()
         self._is_idle = False
         self._is_closed = False
+        #: Guards the four below.
+        self._shared = threading.Condition()
+        self._open_appends: dict[Fence, _Record] = {}
+        self._unwritten: dict[str, int] = {}
+        self._bells: dict[str, set[Bell]] = {}
+        self._poisoned: dict[Fence, Exception] = {}
+        self._touched: set[str] = set()
+        self._next_look_at = 0.0
         self._opened: Exception | None = None
         self._ready = threading.Event()
         self.on_lost: Callable[[Fence, Exception | None], None] | None = None
@@ -160,33 +170,34 @@ class Writer:
 
     def submit(self, work: Callable[[], T], *, fence: Fence | None = None, patient: bool = True) -> asyncio.Future[T]:
         """Queue a record; the future resolves with what `work` returned, after its transaction is committed."""
+        if self._is_closed:
+            raise JournalClosed
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        record = _Record(work, fence, future, patient)
-        with self._turn:
-            if self._is_closed:
-                raise JournalClosed
-            if fence is not None:
-                self._open_appends.pop(fence, None)
-            self._queue.append(record)
-            if self._is_idle:
-                self._is_idle = False
-                self._turn.notify()
+        if fence is not None:
+            self._open_appends.pop(fence, None)  # later events come after this record
+        self._queue.append(_Record(work, fence, future, patient))
+        if self._is_idle:
+            self._wake()
         return future
 
     def append(self, fence: Fence, event: NewEvent) -> None:
         """Queue an event; it joins the run's events that are already waiting. May be called from any thread."""
-        with self._turn:
-            if self._is_closed:
-                raise JournalClosed
+        if self._is_closed:
+            raise JournalClosed
+        with self._shared:
             record = self._open_appends.get(fence)
             if record is None:
                 record = self._open_appends[fence] = _Record(None, fence, None, True)
                 self._queue.append(record)
             record.events.append(event)
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
-            if self._is_idle:
-                self._is_idle = False
-                self._turn.notify()
+        if self._is_idle:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._is_idle = False
+        with contextlib.suppress(RuntimeError):  # another thread has rung already
+            self._alarm.release()
 
     def touch(self, stream_id: str) -> None:
         """Say, from within a record's work, that its commit changes a stream."""
@@ -199,15 +210,15 @@ class Writer:
 
     def drain(self, run_id: str) -> None:
         """Block until the events that a run has queued so far are committed or refused."""
-        with self._turn:
-            self._turn.wait_for(lambda: not self._unwritten.get(run_id) or not self._thread.is_alive())
+        with self._shared:
+            self._shared.wait_for(lambda: not self._unwritten.get(run_id) or not self._thread.is_alive())
 
     def add_bell(self, bell: Bell) -> None:
-        with self._turn:
+        with self._shared:
             self._bells.setdefault(bell.stream_id, set()).add(bell)
 
     def remove_bell(self, bell: Bell) -> None:
-        with self._turn:
+        with self._shared:
             bells = self._bells.get(bell.stream_id, set())
             bells.discard(bell)
             if not bells:
@@ -215,9 +226,8 @@ class Writer:
 
     def stop(self) -> None:
         """Write what is queued, then end the thread. Blocks."""
-        with self._turn:
-            self._is_closed = True
-            self._turn.notify_all()
+        self._is_closed = True
+        self._wake()
         self._thread.join()
 
     # The thread
@@ -236,8 +246,7 @@ class Writer:
                     self._write(batch)
                     self._settle(batch)
                     self._transactions.after_commit()
-                if self._transactions.foreign_commits():
-                    self._ring_all()
+                self._look_for_foreign_commits()
             self._transactions.close()
         except BaseException:  # noqa: BLE001
             # Without this thread nothing is durable any more, and every caller would wait for ever.
@@ -247,20 +256,28 @@ class Writer:
 
     def _take(self) -> list[_Record] | None:
         """The records that are waiting; none after a quiet moment, None when all is written and the end has come."""
-        with self._turn:
-            if not self._queue:
-                if self._is_closed:
-                    return None
-                self._is_idle = True
-                self._turn.wait(_POLL_S)
-                self._is_idle = False
-            self._open_appends.clear()
-            if len(self._queue) <= _MOST_RECORDS:
-                batch = list(self._queue)
-                self._queue.clear()
-            else:
-                batch = [self._queue.popleft() for _ in range(_MOST_RECORDS)]
-            return batch
+        if not self._queue:
+            if self._is_closed:
+                return None
+            self._transactions.pause()
+            self._is_idle = True
+            if not self._queue:  # whoever came before the flag was up has not rung
+                self._alarm.acquire(timeout=_POLL_S)
+            self._is_idle = False
+        batch: list[_Record] = []
+        with contextlib.suppress(IndexError):
+            while len(batch) < _MOST_RECORDS:
+                batch.append(self._queue.popleft())
+        with self._shared:
+            self._open_appends.clear()  # from here on a new event starts a new record
+        return batch
+
+    def _look_for_foreign_commits(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look_at:
+            self._next_look_at = now + _POLL_S
+            if self._transactions.foreign_commits():
+                self._ring_all()
 
     def _write(self, batch: list[_Record]) -> None:
         """Commit the batch; afterwards each record has its value or its error."""
@@ -323,25 +340,19 @@ class Writer:
         """Tell everybody who waits what has become of the batch: one call into each event loop."""
         answers: dict[asyncio.AbstractEventLoop, tuple[list[_Record], list[Bell]]] = {}
         lost: list[_Record] = []
-        is_drained = False
-        with self._turn:
+        for record in batch:
+            if record.loop is not None:
+                answers.setdefault(record.loop, ([], []))[0].append(record)
+            elif record.fence is not None and (record.error is not None or record.value is False):
+                lost.append(record)
+        with self._shared:
             for record in batch:
-                if record.loop is not None:
-                    answers.setdefault(record.loop, ([], []))[0].append(record)
-                elif record.fence is not None:
-                    run_id = record.fence.run_id
-                    left = self._unwritten.pop(run_id) - len(record.events)
-                    if left:
-                        self._unwritten[run_id] = left
-                    is_drained = True
-                    if record.error is not None or record.value is False:
-                        lost.append(record)
+                if record.loop is None and record.fence is not None:
+                    self._count_written(record.fence.run_id, len(record.events))
             for stream_id in self._touched & self._bells.keys():
                 for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)
-            self._touched.clear()
-            if is_drained:
-                self._turn.notify_all()
+        self._touched.clear()
         for loop, (records, bells) in answers.items():
             _call(loop, _resolve, records, bells)
         if self.on_lost is not None:
@@ -349,8 +360,14 @@ class Writer:
                 if record.fence is not None:
                     self.on_lost(record.fence, record.error)
 
+    def _count_written(self, run_id: str, count: int) -> None:
+        left = self._unwritten.pop(run_id) - count
+        if left:
+            self._unwritten[run_id] = left
+        self._shared.notify_all()
+
     def _ring_all(self) -> None:
-        with self._turn:
+        with self._shared:
             everyone = [bell for bells in self._bells.values() for bell in bells]
         by_loop: dict[asyncio.AbstractEventLoop, list[Bell]] = {}
         for bell in everyone:
