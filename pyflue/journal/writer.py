@@ -243,8 +243,9 @@ class Writer:
         try:
             while (batch := self._take()) is not None:
                 if batch:
-                    self._write(batch)
-                    self._settle(batch)
+                    answered, again = self._write(batch)
+                    self._queue.extendleft(reversed(again))
+                    self._settle(answered)
                     self._transactions.after_commit()
                 self._look_for_foreign_commits()
             self._transactions.close()
@@ -279,26 +280,31 @@ class Writer:
             if self._transactions.foreign_commits():
                 self._ring_all()
 
-    def _write(self, batch: list[_Record]) -> None:
-        """Commit the batch; afterwards each record has its value or its error."""
+    def _write(self, batch: list[_Record]) -> tuple[list[_Record], list[_Record]]:
+        """Commit the batch; returns the records that have their value or error, and those to try again."""
         waiting = self._refuse_poisoned(batch)
-        while waiting:
-            try:
+        try:
+            if waiting:
                 self._transact(waiting)
-            except Exception as error:  # noqa: BLE001  (from the database, or from a value it cannot bind)
-                self._transactions.rollback()
-                if self._transactions.is_busy(error):
-                    waiting = self._give_up(waiting, error)
-                elif len(waiting) == 1:
-                    self._fail(waiting[0], error)
-                    return
-                else:
-                    # One of them is at fault, or the disk is full for all: alone, each gets its own answer.
-                    for record in waiting:
-                        self._write([record])
-                    return
-            else:
-                return
+        except Exception as error:  # noqa: BLE001  (from the database, or from a value it cannot bind)
+            self._transactions.rollback()
+            if self._transactions.is_busy(error):
+                again = self._give_up(waiting, error)
+                return [record for record in batch if record.error is not None], again
+            if len(waiting) > 1:
+                return self._write_apart(batch)
+            self._fail(waiting[0], error)
+        return batch, []
+
+    def _write_apart(self, batch: list[_Record]) -> tuple[list[_Record], list[_Record]]:
+        # One of them is at fault, or the disk is full for all: alone, each gets its own answer.
+        answered: list[_Record] = []
+        for number, record in enumerate(batch):
+            done, again = self._write([record])
+            answered += done
+            if again:
+                return answered, batch[number:]
+        return answered, []
 
     def _transact(self, records: list[_Record]) -> None:
         transactions = self._transactions
@@ -323,11 +329,14 @@ class Writer:
         return good
 
     def _give_up(self, waiting: list[_Record], error: Exception) -> list[_Record]:
+        """Give records that have a caller their error; returns the others, which wait on."""
+        again: list[_Record] = []
         for record in waiting:
-            if not record.patient or self._is_closed:
+            if record.patient and not self._is_closed:
+                again.append(record)
+            else:
                 record.error = self._transactions.translate(error)
-        self._settle([record for record in waiting if record.error is not None and record.future is not None])
-        return [record for record in waiting if record.error is None]
+        return again
 
     def _fail(self, record: _Record, error: Exception) -> None:
         record.error = self._transactions.translate(error)
@@ -353,12 +362,12 @@ class Writer:
                 for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)
         self._touched.clear()
-        for loop, (records, bells) in answers.items():
-            _call(loop, _resolve, records, bells)
         if self.on_lost is not None:
             for record in lost:
                 if record.fence is not None:
                     self.on_lost(record.fence, record.error)
+        for loop, (records, bells) in answers.items():
+            _call(loop, _resolve, records, bells)
 
     def _count_written(self, run_id: str, count: int) -> None:
         left = self._unwritten.pop(run_id) - count

@@ -12,6 +12,7 @@ from pyflue import errors
 from pyflue.cli.app import EXIT_INTERRUPTED, LazyGroup
 from pyflue.cli.errors import EXIT_CODES, FAILED, JOURNAL, NOT_FOUND, REFUSED, USAGE, exit_code
 from pyflue.errors import PyFlueError
+from tests.promises import promise
 
 
 def below(kind: type[PyFlueError]) -> Iterator[type[PyFlueError]]:
@@ -52,6 +53,7 @@ def test_an_error_is_one_line_on_stderr_and_its_code(error: PyFlueError, code: i
     assert lines[1:] == ([] if error.hint is None else [f"hint: {error.hint}"])
 
 
+@promise("F48")
 def test_what_a_terminal_would_obey_is_escaped_in_errors() -> None:
     """F48."""
     answer = run_raising(PyFlueError("bad \x1b[31mred\x07 \u202eback\nnext", hint="h\x9bi"))

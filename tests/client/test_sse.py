@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflue.client.sse import Frame, Parser
+from tests.promises import promise
 
 _text = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), max_size=20)
 _line_ends = st.sampled_from(["\n", "\r\n", "\r"])
@@ -39,6 +40,7 @@ def parse(*chunks: bytes) -> list[Frame]:
     return [frame for chunk in chunks for frame in parser.feed(chunk)]
 
 
+@promise("F23")
 @given(stream=_streams(), cuts=st.lists(st.integers(0, 400), max_size=10))
 def test_frames_are_the_same_however_the_bytes_are_cut(stream: tuple[list[Frame], bytes], cuts: list[int]) -> None:
     """F23: cut at random bytes."""

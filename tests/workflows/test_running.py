@@ -12,6 +12,7 @@ import pytest
 
 from pyflue.engine import FlueContext
 from pyflue.engine.threads import run_in_own_thread
+from tests.promises import promise
 
 from .conftest import ProjectFolder, Recorded
 
@@ -58,6 +59,7 @@ async def test_a_sync_run_has_a_thread_of_its_own(project: ProjectFolder, contex
     assert await workflow.run(context()) == ["pyflue run", True]
 
 
+@promise("F33")
 async def test_many_sync_runs_that_block_do_not_wait_for_one_another(project: ProjectFolder, context: Context) -> None:
     """F33: a sync run that blocks freezes neither the loop nor other runs."""
     project.write("workflows/meet.py", "def run(ctx):\n    return ctx.payload.wait(10)\n")

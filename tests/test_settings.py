@@ -1,0 +1,171 @@
+"""Settings: where a value comes from, which source wins, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyflue.errors import ProjectNotFound, SettingsInvalid
+from pyflue.settings import SCOPES, Settings, Token, describe, find_root, load_settings
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "src" / "workflows").mkdir(parents=True)
+    return tmp_path
+
+
+def load(
+    root: Path, toml: str = "", *, options: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    (root / "pyflue.toml").write_text(toml, encoding="utf-8")
+    return load_settings(root, options=options, environ=environ or {})
+
+
+def test_without_anything_every_setting_has_its_documented_default(root: Path) -> None:
+    settings = load_settings(root, environ={})
+    found = {name: getattr(getattr(settings, name.split(".")[0]), name.split(".")[1]) for name, *_ in describe()}
+    assert found == {name: default for name, _, default, _ in describe()}
+
+
+def test_an_option_wins_over_a_variable_over_the_file_over_the_default(root: Path) -> None:
+    toml = "[server]\nport = 3001\n"
+    environ = {"PYFLUE_SERVER_PORT": "3002"}
+    assert load_settings(root, environ={}).server.port == 2024
+    assert load(root, toml).server.port == 3001
+    assert load(root, toml, environ=environ).server.port == 3002
+    assert load(root, toml, environ=environ, options={"server.port": 3003}).server.port == 3003
+
+
+def test_an_option_that_was_not_given_and_an_empty_variable_do_not_count(root: Path) -> None:
+    settings = load(root, "[server]\nport = 3001\n", options={"server.port": None}, environ={"PYFLUE_SERVER_PORT": ""})
+    assert settings.server.port == 3001
+
+
+def test_the_token_has_a_short_variable(root: Path) -> None:
+    assert load(root, environ={"PYFLUE_TOKEN": "secret"}).server.token == "secret"
+
+
+def test_the_process_environment_is_read_by_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYFLUE_LIMITS_RUNNING", "7")
+    assert load_settings(root).limits.running == 7
+
+
+def test_a_list_is_written_with_commas_in_a_variable_and_as_a_list_in_the_file(root: Path) -> None:
+    expected = ("flue.example", "www.flue.example")
+    file = 'allowed_hosts = ["flue.example", "www.flue.example"]'
+    assert load(root, f"[server]\n{file}\n").server.allowed_hosts == expected
+    variable = {"PYFLUE_SERVER_ALLOWED_HOSTS": " flue.example, www.flue.example,"}
+    assert load(root, environ=variable).server.allowed_hosts == expected
+
+
+def test_numbers_keep_their_kind(root: Path) -> None:
+    settings = load(root, "[server]\nwait_s = 5\n", environ={"PYFLUE_SERVER_HEARTBEAT_S": "2.5"})
+    assert (settings.server.wait_s, settings.server.heartbeat_s) == (5.0, 2.5)
+
+
+def test_an_unknown_key_is_refused_and_the_nearest_one_suggested(root: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"server\.prot \(from pyflue\.toml\): .*did you mean 'port'\?"):
+        load(root, "[server]\nprot = 3001\n")
+    with pytest.raises(SettingsInvalid, match=r"limits\.zebra \(from pyflue\.toml\): there is no such setting\.$"):
+        load(root, "[limits]\nzebra = 1\n")
+
+
+def test_tables_of_others_are_kept_apart(root: Path) -> None:
+    assert load(root, "[plugin]\nkey = 1\n[server]\n").unknown_tables == ("plugin",)
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ("[server]\nport = 'many'\n", r"server\.port \(from pyflue\.toml\): expected a positive whole number"),
+        ("[server]\nport = 70000\n", r"expected a port up to 65535, not 70000"),
+        ("[server]\nport = -1\n", r"expected a positive whole number, not -1"),
+        ("[server]\nport = true\n", r"expected a number, not True"),
+        ("[server]\nhost = 1\n", r"server\.host .*expected a string, not 1"),
+        ("[server]\nallowed_hosts = [1]\n", r"expected a list of strings, not \[1\]"),
+        ("[limits]\nrunning = 0\n", r"limits\.running .*expected a positive whole number, not 0"),
+        ("[limits]\nrunning = inf\n", r"limits\.running .*expected a positive whole number, not inf"),
+        ("[engine]\nstop_s = nan\n", r"engine\.stop_s .*expected a positive number, not nan"),
+        ("server = 1\n", r"Setting server \(from pyflue\.toml\): expected a table"),
+        ("[server\n", r"it is not TOML"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_source(root: Path, toml: str, problem: str) -> None:
+    with pytest.raises(SettingsInvalid, match=problem):
+        load(root, toml)
+
+
+def test_a_bad_value_of_a_variable_or_an_option_names_that(root: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"from PYFLUE_ENGINE_STOP_S"):
+        load(root, environ={"PYFLUE_ENGINE_STOP_S": "soon"})
+    with pytest.raises(SettingsInvalid, match=r"from the command line"):
+        load(root, options={"server.port": 99999})
+
+
+def test_a_file_that_is_not_utf_8_is_refused_by_name(root: Path) -> None:
+    (root / "pyflue.toml").write_bytes(b'[server]\nhost = "\xff"\n')
+    with pytest.raises(SettingsInvalid, match=r"pyflue\.toml\): it is not TOML"):
+        load_settings(root, environ={})
+
+
+def test_named_tokens_have_a_value_and_scopes(root: Path) -> None:
+    settings = load(
+        root,
+        """
+        [server.tokens]
+        ci = { token = "0123456789abcdef", scopes = ["run", "read"] }
+        boss = { token = "fedcba9876543210", scopes = ["admin"] }
+        """,
+    )
+    assert settings.server.tokens == (
+        Token(name="ci", value="0123456789abcdef", scopes=frozenset({"run", "read"})),
+        Token(name="boss", value="fedcba9876543210", scopes=frozenset({"admin"})),
+    )
+
+
+def test_a_token_does_not_show_in_what_is_printed_of_it(root: Path) -> None:
+    settings = load(root, '[server.tokens]\nci = { token = "0123456789abcdef", scopes = ["run"] }\n')
+    assert "0123456789abcdef" not in repr(settings.server.tokens)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('{ token = "short", scopes = ["run"] }', r"server\.tokens\.ci .*at least 16 characters"),
+        ('{ scopes = ["run"] }', r"server\.tokens\.ci .*at least 16 characters"),
+        ('"0123456789abcdef"', r"server\.tokens\.ci .*at least 16 characters"),
+        ('{ token = "0123456789abcdef" }', rf"expected scopes out of {', '.join(SCOPES)}"),
+        ('{ token = "0123456789abcdef", scopes = ["root"] }', r"expected scopes out of"),
+        ('{ token = "0123456789abcdef", scopes = "run" }', r"expected scopes out of"),
+    ],
+)
+def test_a_named_token_that_is_incomplete_is_refused(root: Path, entry: str, problem: str) -> None:
+    with pytest.raises(SettingsInvalid, match=problem):
+        load(root, f"[server.tokens]\nci = {entry}\n")
+
+
+def test_a_project_is_found_from_any_folder_below_it(root: Path) -> None:
+    below = root / "notes" / "2026"
+    below.mkdir(parents=True)
+    assert find_root(below) == root
+
+
+@pytest.mark.xfail(strict=True, reason="src/ has a folder `workflows`, so it is taken for a project of its own")
+def test_a_project_is_found_from_its_own_workflow_folder(root: Path) -> None:
+    below = root / "src" / "workflows" / "orders"
+    below.mkdir()
+    assert find_root(below) == root
+
+
+def test_a_folder_outside_of_any_project_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ProjectNotFound, match=r"No PyFlue project in .*pyflue init"):
+        find_root(tmp_path)
+
+
+def test_the_journal_is_in_the_state_folder_unless_its_address_says_otherwise(root: Path) -> None:
+    assert load(root).journal_url == f"sqlite:///{root / '.pyflue' / 'journal.db'}"
+    assert load(root, environ={"PYFLUE_JOURNAL_URL": "memory:"}).journal_url == "memory:"
