@@ -56,8 +56,10 @@ class SubprocessQuarantine:
 
 def drive_apart(open_project: Callable[..., Project]) -> None:
     """The child's whole life."""
+    from .engine import loops
+
     order = codec.load(sys.stdin.buffer.readline())
-    asyncio.run(_drive(open_project, Path(order["root"]), order["options"], order["run_ids"]))
+    loops.run(_drive(open_project, Path(order["root"]), order["options"], order["run_ids"]))
 
 
 async def _drive(

@@ -72,7 +72,9 @@ def command(
             report_accepted(run_id, as_json=as_json, waits_for=f"{server} drives it.")
         return
     if server is None:
-        ended = asyncio.run(_run_here(project_root(ctx), order, stream=stream))
+        from ..engine import loops
+
+        ended = loops.run(_run_here(project_root(ctx), order, stream=stream))
     else:
         ended = asyncio.run(_run_there(client_of(ctx, server), order, stream=stream))
     report(ended, as_json=as_json)

@@ -157,7 +157,9 @@ def retry_run(ctx: click.Context, run_id: str, stream: bool, detach: bool, as_js
         report_accepted(new_id, as_json=as_json, waits_for=driver)
         return
     if server is None:
-        ended = asyncio.run(_retry_here(ctx, run_id, stream=stream))
+        from ..engine import loops
+
+        ended = loops.run(_retry_here(ctx, run_id, stream=stream))
     else:
         ended = asyncio.run(_ask(ctx, server, lambda client: _retry_there(client, run_id, stream=stream)))
     report(ended, as_json=as_json)

@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..engine import loops
 from ..errors import PyFlueError, SettingsInvalid
 from ..settings import ServerSettings, Settings
 from .guard import Guard, GuardedConfig, GuardedProtocol
@@ -65,8 +66,7 @@ def bind(settings: ServerSettings) -> socket.socket:
 def listen(app: ASGIApp, sock: socket.socket, settings: Settings, *, on_ready: Callable[[str], None]) -> None:
     """As `serve`, in an event loop made for it; returns after SIGINT or SIGTERM."""
     config = _config(app, settings)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(serve(app, sock, settings, on_ready=on_ready))
+    loops.run(serve(app, sock, settings, on_ready=on_ready), loop_factory=config.get_loop_factory())
 
 
 async def serve(

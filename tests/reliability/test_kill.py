@@ -358,3 +358,30 @@ async def _read_some(url: str, run_id: str, seen: list[int], chance: random.Rand
         seen.extend(int(line[4:]) for line in lines if line.startswith(b"id: "))
         ended = ended or b"event: run_end" in lines
     return ended
+
+
+@promise("F05")
+async def test_a_workflow_that_refuses_to_end_does_not_keep_the_server_alive(tmp_path: Path) -> None:
+    stubborn = """
+        import asyncio
+
+        async def run(ctx):
+            ctx.log.info("started")
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    pass
+    """
+    root = make_project(tmp_path, stubborn=stubborn)
+    async with running(root) as server, reading(root) as journal:
+        run_id = (await server.client.workflows.invoke("stubborn", {}))["run_id"]
+        async for event in server.client.runs.stream(run_id):
+            if event["type"] == "log":
+                break
+        asked_at = time.monotonic()
+        assert await server.terminate() == 0
+        assert time.monotonic() - asked_at < 10
+        run = await journal.run(run_id)
+        assert run is not None
+        assert run.status is RunStatus.QUEUED
