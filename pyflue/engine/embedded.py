@@ -154,8 +154,10 @@ class EmbeddedEngine:
         deadline_us = None
         if submission.deadline_s is not None:
             deadline_us = self._clock.now_us() + int(submission.deadline_s * 1_000_000)
-        accepted = self._journal.accept(self._new_run(run_id, submission, is_ours, deadline_us))
-        if eager and is_ours and submission.idempotency_key is None:
+        starts_at_once = eager and is_ours and submission.idempotency_key is None
+        new = self._new_run(run_id, submission, is_ours, deadline_us)
+        accepted = self._journal.accept(new, is_awaited=not starts_at_once)
+        if starts_at_once:
             drive = self._start_submitted(run_id, submission, deadline_us)
             accepted.add_done_callback(functools.partial(self._check_accepted, drive))
             return _Handle(self, run_id, drive, accepted=accepted)

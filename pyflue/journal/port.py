@@ -40,8 +40,11 @@ class Journal(Protocol):
 
     # Runs: writes
 
-    def accept(self, new: NewRun) -> asyncio.Future[Accepted]:
-        """Record a new run. With an idempotency key that is known, the answer names the earlier run instead."""
+    def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
+        """Record a new run. With an idempotency key that is known, the answer names the earlier run instead.
+
+        A record that nobody waits for (`is_awaited=False`) may take up to 50 ms, to share its fsync with a later one.
+        """
         ...
 
     def claim(

@@ -108,8 +108,8 @@ class SqliteJournal:
 
     # Runs: writes
 
-    def accept(self, new: NewRun) -> asyncio.Future[Accepted]:
-        return self._write(lambda db: db.accept(new), patient=False)
+    def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
+        return self._the_writer().submit(lambda: self._writes.accept(new), patient=False, rings=is_awaited)
 
     def claim(
         self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None

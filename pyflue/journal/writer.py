@@ -168,15 +168,20 @@ class Writer:
         if self._opened is not None:
             raise self._opened
 
-    def submit(self, work: Callable[[], T], *, fence: Fence | None = None, patient: bool = True) -> asyncio.Future[T]:
-        """Queue a record; the future resolves with what `work` returned, after its transaction is committed."""
+    def submit(
+        self, work: Callable[[], T], *, fence: Fence | None = None, patient: bool = True, rings: bool = True
+    ) -> asyncio.Future[T]:
+        """Queue a record; the future resolves with what `work` returned, after its transaction is committed.
+
+        One that does not ring is written with the next one that does, or when the thread next looks by itself.
+        """
         if self._is_closed:
             raise JournalClosed
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if fence is not None:
             self._open_appends.pop(fence, None)  # later events come after this record
         self._queue.append(_Record(work, fence, future, patient))
-        if self._is_idle:
+        if rings and self._is_idle:
             self._wake()
         return future
 
