@@ -44,6 +44,11 @@ def load(raw: Raw | bytes) -> Any:
     return _decoder.decode(raw)
 
 
+def canonical(raw: Raw | bytes) -> bytes:
+    """Written JSON in the one form that all texts of the same value have: no spaces, keys in order."""
+    return msgspec.json.encode(_decoder.decode(raw), order="deterministic")
+
+
 def indented(raw: Raw | bytes) -> bytes:
     """Written JSON laid out for people."""
     return msgspec.json.format(bytes(raw), indent=2)

@@ -22,6 +22,9 @@ FILE_NAME = "pyflue.toml"
 WORKFLOW_FOLDERS = ("src/workflows", "workflows", ".pyflue/workflows")
 STATE_FOLDER = ".pyflue"
 SCOPES = ("run", "read", "admin")
+_SHORTEST_TOKEN = 16
+#: Values below which a setting would break a promise.
+_LEAST: Mapping[str, float] = {"journal.idempotency_keep_s": 86_400.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,9 @@ def describe() -> Iterator[tuple[str, str, Any, str]]:
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
+    """The environment variable of a setting; empty for `server.tokens`, which is a table and stands in the file only."""
+    if name == "server.tokens":
+        return ""
     return SHORT_VARIABLES.get(name) or "PYFLUE_" + name.replace(".", "_").upper()
 
 
@@ -150,7 +155,11 @@ def find_root(start: Path) -> Path:
     """
     start = start.resolve()
     for folder in (start, *start.parents):
-        if (folder / FILE_NAME).is_file() or any((folder / name).is_dir() for name in WORKFLOW_FOLDERS):
+        # `src/` and `.pyflue/` hold a folder `workflows`, too: they are parts of a project, not projects.
+        is_part = folder.name in {"src", STATE_FOLDER}
+        if (folder / FILE_NAME).is_file() or any(
+            (folder / name).is_dir() for name in WORKFLOW_FOLDERS if not (is_part and "/" not in name)
+        ):
             return folder
     raise ProjectNotFound(str(start))
 
@@ -187,11 +196,14 @@ def load_settings(
             variable = variable_of(name)
             if name in given:
                 values[key] = _convert(name, "the command line", given[name], item.default)
-            elif environ.get(variable):
+            elif variable and environ.get(variable):
                 values[key] = _convert(name, variable, environ[variable], item.default)
             elif key in table:
                 values[key] = _convert(name, FILE_NAME, table[key], item.default)
         groups[group] = kind(**values)
+    for table in tables:
+        if difflib.get_close_matches(table, GROUPS, n=1):
+            raise SettingsInvalid(table, FILE_NAME, _unknown(table, GROUPS))
     return Settings(root=root, unknown_tables=tuple(sorted(tables)), **groups)
 
 
@@ -225,6 +237,8 @@ def _convert(name: str, source: str, value: Any, default: Any) -> Any:
     if isinstance(default, str):
         if not isinstance(value, str):
             raise SettingsInvalid(name, source, f"expected a string, not {value!r}.")
+        if name == "server.token" and 0 < len(value) < _SHORTEST_TOKEN:
+            raise SettingsInvalid(name, source, f"expected at least {_SHORTEST_TOKEN} characters.")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise SettingsInvalid(name, source, f"expected a number, not {value!r}.")
@@ -235,6 +249,8 @@ def _convert(name: str, source: str, value: Any, default: Any) -> Any:
     if not 0 <= number < 2**53 or (name not in {"server.port", "server.wait_s"} and number == 0):
         kind = "whole number" if isinstance(default, int) else "number"
         raise SettingsInvalid(name, source, f"expected a positive {kind}, not {value!r}.")
+    if number < _LEAST.get(name, 0):
+        raise SettingsInvalid(name, source, f"expected at least {_LEAST[name]}, not {value!r}.")
     if name == "server.port" and number > 65535:
         raise SettingsInvalid(name, source, f"expected a port up to 65535, not {value!r}.")
     return number
@@ -246,7 +262,11 @@ def _tokens(source: str, value: Any) -> tuple[Token, ...]:
     tokens: list[Token] = []
     for name, entry in value.items():  # pyright: ignore[reportUnknownVariableType]
         where = f"server.tokens.{name}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("token"), str) or len(entry["token"]) < 16:  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("token"), str)
+            or len(entry["token"]) < _SHORTEST_TOKEN
+        ):  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
             raise SettingsInvalid(where, source, 'expected { token = "at least 16 characters", scopes = [...] }.')
         scopes: Any = entry.get("scopes", [])  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
         if not isinstance(scopes, list) or not scopes or not set(scopes) <= set(SCOPES):  # pyright: ignore[reportUnknownArgumentType]

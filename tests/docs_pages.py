@@ -321,10 +321,11 @@ class _Server:
             start_new_session=True,
         )
         self._said: list[str] = []
+        self._listens = False
         self._settled = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(f":{port}",))
         self._reader.start()
-        if not self._settled.wait(_START_S) or self._process.poll() is not None:
+        if not self._settled.wait(_START_S) or not self._listens:
             self.stop()
             raise PageError(f"$ {command}&\ndid not start:\n{''.join(self._said)}")
 
@@ -344,6 +345,7 @@ class _Server:
             for line in output:
                 self._said.append(line.decode(errors="replace"))
                 if address in self._said[-1]:
+                    self._listens = True
                     self._settled.set()
         self._settled.set()  # it has ended
 

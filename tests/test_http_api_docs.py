@@ -35,7 +35,7 @@ def test_the_page_lists_every_error_a_caller_can_get_with_its_status() -> None:
 def test_the_page_lists_every_close_code() -> None:
     shown = {int(code) for code in re.findall(r"^\| (1\d{3}) \| .+ \|$", _PAGE, re.MULTILINE)}
     # An internal error is no part of the protocol: uvicorn closes with it if the application breaks.
-    assert shown == set(CloseCode) - {CloseCode.INTERNAL}
+    assert shown == set(CloseCode)
 
 
 def _scope(method: str, path: str) -> str:

@@ -46,7 +46,25 @@ def test_an_option_that_was_not_given_and_an_empty_variable_do_not_count(root: P
 
 
 def test_the_token_has_a_short_variable(root: Path) -> None:
-    assert load(root, environ={"PYFLUE_TOKEN": "secret"}).server.token == "secret"
+    assert load(root, environ={"PYFLUE_TOKEN": "a-secret-of-16-letters"}).server.token == "a-secret-of-16-letters"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("PYFLUE_TOKEN", "short", "at least 16 characters"),
+        ("PYFLUE_JOURNAL_IDEMPOTENCY_KEEP_S", "60", "at least 86400"),
+    ],
+)
+def test_values_that_would_break_a_promise_are_refused(root: Path, variable: str, value: str, problem: str) -> None:
+    with pytest.raises(SettingsInvalid, match=problem):
+        load(root, environ={variable: value})
+
+
+def test_a_misspelt_table_is_refused_with_a_suggestion(root: Path) -> None:
+    (root / "pyflue.toml").write_text("[servr]\nport = 1\n", encoding="utf-8")
+    with pytest.raises(SettingsInvalid, match="did you mean 'server'"):
+        load(root)
 
 
 def test_the_process_environment_is_read_by_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +172,6 @@ def test_a_project_is_found_from_any_folder_below_it(root: Path) -> None:
     assert find_root(below) == root
 
 
-@pytest.mark.xfail(strict=True, reason="src/ has a folder `workflows`, so it is taken for a project of its own")
 def test_a_project_is_found_from_its_own_workflow_folder(root: Path) -> None:
     below = root / "src" / "workflows" / "orders"
     below.mkdir()

@@ -8,6 +8,7 @@ even while a workflow blocks the event loop is in `supervisor.py`; what happens 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import codec, ids
-from ..clock import Clock, SystemClock, to_us
+from ..clock import Clock, SystemClock, rfc3339, to_us
 from ..codec import Raw
 from ..errors import (
     CrashLoop,
@@ -28,6 +29,7 @@ from ..errors import (
     RunNotFinished,
     RunNotFound,
     RunStopped,
+    RunTimedOut,
     TooLarge,
 )
 from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Outcome, Run, RunStatus, follow
@@ -197,18 +199,17 @@ class EmbeddedEngine:
             raise RunNotFound(run_id)
         if answer.was_final:
             raise RunFinished(run_id, answer.run.status)
-        if answer.run.is_final:
-            return answer.run
         drive = self._drives.get(run_id)
         if drive is not None:
             await self._end(drive, StopReason.CANCEL)
-            run = await self._journal.run(run_id, values=False)
-            return run or answer.run
-        try:
-            async with asyncio.timeout(_DISTANT_CANCEL_S):
-                return await self.wait(run_id)
-        except TimeoutError:
-            return answer.run
+        else:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DISTANT_CANCEL_S):
+                    return await self.wait(run_id)
+        run = await self._journal.run(run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        return run
 
     async def retry(self, run_id: str) -> RunHandle:
         run = await self._journal.run(run_id)
@@ -408,6 +409,8 @@ class EmbeddedEngine:
         """Drive a run that was just claimed, with the workflow as it is now."""
         fence = Fence(run_id=run.run_id, owner=self.engine_id, attempt=run.attempt)
         try:
+            if run.deadline_at is not None and to_us(run.deadline_at) <= self._clock.now_us():
+                raise RunTimedOut(run.run_id, rfc3339(run.deadline_at))
             workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
             parsed = workflow.parse(codec.load(run.payload or codec.NULL))
         except PyFlueError as error:

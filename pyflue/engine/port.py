@@ -38,8 +38,8 @@ class Submission:
 
     def digest(self) -> str:
         """What two requests with the same `Idempotency-Key` must have in common."""
-        text = codec.encode([self.workflow.name, self.payload, self.tags, self.deadline_s])
-        return hashlib.sha256(text).hexdigest()
+        request = [self.workflow.name, Raw(codec.canonical(self.payload)), self.tags, self.deadline_s]
+        return hashlib.sha256(codec.encode(request)).hexdigest()
 
 
 class RunHandle(Protocol):

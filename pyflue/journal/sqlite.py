@@ -274,19 +274,7 @@ class SqliteJournal:
         return await self._read(read)
 
     async def backup(self, target: Path) -> int:
-        def copy(db: Database) -> int:
-            sqlite_file.prepare_file(target)
-            copied = sqlite_file.connect(str(target), read_only=False, busy_timeout_s=self._settings.busy_timeout_s)
-            try:
-                with copied.backup("main", db, "main") as backup:
-                    while not backup.done:
-                        backup.step(1000)
-                copied.pragma("journal_mode", "delete")
-            finally:
-                copied.close()
-            return target.stat().st_size
-
-        return await self._read(copy)
+        return await self._read(lambda db: sqlite_file.copy(db, target))
 
     async def close(self) -> None:
         if self._is_closed:

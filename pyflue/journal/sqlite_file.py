@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -153,15 +152,15 @@ def migrate(connection: Database, path: str, *, is_in_use: Callable[[], bool]) -
     scripts = load_migrations("sqlite")
     if check_schema(connection, path) == len(scripts):
         return
+    if (version := check_schema(connection, path)) > 0:
+        if is_in_use():
+            raise JournalBusy(path, 0)
+        copy(connection, Path(f"{path}.schema-{version}.backup"))
     connection.execute("BEGIN EXCLUSIVE")
     try:
         # Read again under the lock: another process may have done it meanwhile.
         version = check_schema(connection, path)
         if version < len(scripts):
-            if version and is_in_use():
-                raise JournalBusy(path, 0)
-            if version:
-                shutil.copyfile(path, f"{path}.schema-{version}.backup")
             for script in scripts[version:]:
                 connection.execute(script)
             connection.pragma("application_id", APPLICATION_ID)
@@ -171,6 +170,24 @@ def migrate(connection: Database, path: str, *, is_in_use: Callable[[], bool]) -
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def copy(connection: Database, target: Path) -> int:
+    """Write a consistent copy to a file, as SQLite itself does it; returns its size in bytes.
+
+    Raises:
+        JournalReadOnly: the target cannot be written.
+    """
+    prepare_file(target)
+    copied = connect(str(target), read_only=False, busy_timeout_s=0)
+    try:
+        with copied.backup("main", connection, "main") as backup:
+            while not backup.done:
+                backup.step(1000)
+        copied.pragma("journal_mode", "delete")
+    finally:
+        copied.close()
+    return target.stat().st_size
 
 
 def check_schema(connection: Database, path: str) -> int:

@@ -317,6 +317,7 @@ class SqliteWrites:
 
     def _delete(self, run_id: str) -> None:
         for statement in (
+            "delete_key",  # first, because the run's row says which it is
             "delete_run",
             "delete_events",
             "delete_steps",

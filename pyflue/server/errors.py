@@ -79,6 +79,13 @@ _RETRY_AFTER_S: Mapping[type[PyFlueError], int] = {
 }
 
 
+_JOURNAL_MESSAGES: Mapping[type[PyFlueError], str] = {
+    errors.JournalBusy: "The journal is held by another process; nothing was recorded. Try again.",
+    errors.JournalFull: "The server has no disk space left; nothing was recorded.",
+    errors.JournalClosed: "The server is stopping and takes no new work. Try again in a few seconds.",
+}
+
+
 def status_of(error: PyFlueError) -> int:
     """The HTTP status of an error. A status its raiser chose wins."""
     if error.status is not None:
@@ -95,6 +102,10 @@ def envelope(error: BaseException) -> dict[str, Any]:
         told: dict[str, Any] = {"type": error.type, "message": str(error)}
         if error.details is not None:
             told["details"] = error.details
+        if isinstance(error, errors.JournalError):
+            # Where the journal lies on this machine is for its operator, not for callers.
+            _log.error(error.type, problem=str(error))
+            told["message"] = _JOURNAL_MESSAGES.get(type(error), "The journal cannot be used.")
     else:
         ref = new_ulid()
         _log.error("internal_error", ref=ref, exc_info=error)

@@ -15,14 +15,17 @@ from starlette.types import Receive, Scope
 from .. import codec
 from ..codec import EMPTY_OBJECT, NULL, Raw
 from ..engine import RunHandle, Submission, Workflow
-from ..errors import InvalidRequest, RunStopped
+from ..errors import InvalidRequest, RunStopped, WorkflowInvalid
 from ..journal import Outcome
+from ..logs import logger
 from .answers import Answer, run_id_header
 from .body import RequestHeaders, read_body
 from .errors import error_of_run
 from .query import Query
 from .services import Services
 from .sse import EventStream
+
+_log = logger("pyflue.server")
 
 #: Headers whose values are secrets; `ctx.req` and the journal never see them.
 _CREDENTIALS = frozenset(
@@ -50,6 +53,7 @@ class WorkflowFinder:
 
     def __init__(self, services: Services) -> None:
         self._catalog = services.catalog
+        self._dev = services.dev
         self._loaded: set[str] = set()
 
     async def find(self, name: str) -> Workflow:
@@ -58,9 +62,12 @@ class WorkflowFinder:
         Raises:
             WorkflowNotFound, WorkflowInvalid.
         """
-        if name in self._loaded:
-            return self._catalog.find(name)  # a look-up: only the first one may have to import the file
-        workflow = await asyncio.to_thread(self._catalog.find, name)
+        try:
+            if name in self._loaded:
+                return self._catalog.find(name)  # a look-up: only the first one may have to import the file
+            workflow = await asyncio.to_thread(self._catalog.find, name)
+        except WorkflowInvalid as error:
+            raise error if self._dev else _without_source(name, error) from None
         self._loaded.add(name)
         return workflow
 
@@ -137,6 +144,12 @@ class RunStarter:
         result = NULL if outcome.result is None else outcome.result
         body = b"".join((b'{"status":"completed","run_id":', codec.encode(run_id), b',"result":', result, b"}"))
         return Answer(200, body, (run_id_header(run_id),))
+
+
+def _without_source(name: str, error: WorkflowInvalid) -> WorkflowInvalid:
+    """What a caller outside of `dev` learns of a broken file: not its text, nor where it lies on this machine."""
+    _log.warning("workflow_invalid", workflow=name, problem=str(error))
+    return WorkflowInvalid(f"Workflow {name!r}", "its file cannot be loaded; the server's log says why.")
 
 
 def _accepted(run_id: str) -> Answer:

@@ -37,7 +37,6 @@ class CloseCode(IntEnum):
     INVALID_DATA = 1007
     POLICY = 1008
     TOO_BIG = 1009
-    INTERNAL = 1011
     RESTART = 1012
 
 

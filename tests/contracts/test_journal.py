@@ -352,6 +352,17 @@ async def test_a_deleted_run_leaves_nothing(journal: Journal) -> None:
     assert [run.run_id for run in (await journal.runs(RunFilter(tags=["t"]))).runs] == [kept.run_id]
 
 
+async def test_a_deleted_run_frees_its_idempotency_key(journal: Journal) -> None:
+    first = new_run(idempotency_key="k", request_digest="d")
+    await journal.accept(first)
+    await journal.finish(fence_of(first), DONE)
+    await journal.delete(first.run_id)
+
+    second = new_run(idempotency_key="k", request_digest="d")
+
+    assert (await journal.accept(second)).run_id == second.run_id
+
+
 async def test_old_finished_runs_are_deleted_and_others_kept(journal: Journal) -> None:
     old, running = new_run(), new_run()
     for new in (old, running):

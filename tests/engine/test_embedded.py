@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from pyflue import codec
-from pyflue.engine import EmbeddedEngine, FlueContext, RunHandle
+from pyflue.codec import Raw
+from pyflue.engine import EmbeddedEngine, FlueContext, RunHandle, Submission
 from pyflue.errors import (
     EngineStopping,
     IdempotencyConflict,
@@ -426,6 +427,14 @@ async def test_a_deadline_is_kept_even_while_the_event_loop_is_blocked(journal: 
     assert error_of(outcome)["type"] == "deadline_exceeded"
 
 
+async def test_a_run_whose_deadline_passed_while_it_was_queued_is_not_started(journal: Journal) -> None:
+    late = new_run(owner=None, workflow="echo", deadline_us=1)
+    await journal.accept(late)
+    async with engine_on(journal, functions) as engine:
+        run = await final(engine, late.run_id)
+    assert (run.status, error_of(run)["type"]) == (RunStatus.FAILED, "deadline_exceeded")
+
+
 async def _until_final(status: Any) -> RunStatus:
     async with asyncio.timeout(10):
         while not (found := await status()).is_final:
@@ -513,6 +522,10 @@ async def test_one_key_starts_one_run_even_after_a_restart(journal: Journal) -> 
         assert sorted(handle.is_repeat for handle in handles) == [False] + [True] * 49
     async with engine_on(journal, functions) as engine:
         again = await submit(engine, "echo", 1, idempotency_key="k")
+        spaced = await engine.submit(
+            Submission(workflow=functions.find("echo"), payload=Raw(b" 1 "), parsed=1, idempotency_key="k")
+        )
+        assert spaced.run_id == again.run_id
         with pytest.raises(IdempotencyConflict, match="used before with another request"):
             await submit(engine, "echo", 2, idempotency_key="k")
     assert {handle.run_id for handle in handles} == {again.run_id}

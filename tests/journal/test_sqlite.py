@@ -193,6 +193,52 @@ async def test_a_new_file_has_the_schema_of_all_migrations(tmp_path: Path) -> No
     made.close()
 
 
+@promise("F13")
+async def test_an_older_schema_is_migrated_after_a_copy_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await write_some(tmp_path)
+    newer = [*load_migrations("sqlite"), "CREATE TABLE of_the_next_release (x TEXT) STRICT"]
+    monkeypatch.setattr("pyflue.journal.sqlite_file.load_migrations", lambda dialect: newer)
+
+    async with opened(tmp_path) as journal:
+        assert {run.run_id for run in (await journal.runs(RunFilter())).runs} == set(ids)
+        assert (await journal.check()).schema_version == len(newer)
+
+    copied = apsw.Connection(str(file_in(tmp_path)) + f".schema-{len(newer) - 1}.backup")
+    assert copied.pragma("user_version") == len(newer) - 1
+    assert copied.execute("SELECT count(*) FROM runs").get == len(ids)
+    copied.close()
+
+
+@promise("F13")
+async def test_a_journal_in_use_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path) as journal:
+        journal.enlist("engine-1")
+        newer = [*load_migrations("sqlite"), "CREATE TABLE of_the_next_release (x TEXT) STRICT"]
+        monkeypatch.setattr("pyflue.journal.sqlite_file.load_migrations", lambda dialect: newer)
+        with pytest.raises(JournalBusy):
+            journal_at(tmp_path)
+
+
+@promise("F13")
+@pytest.mark.parametrize(
+    "stored", sorted((Path(__file__).parent / "fixtures").glob("schema-*.db")), ids=lambda p: p.stem
+)
+async def test_journals_of_every_released_schema_open(tmp_path: Path, stored: Path) -> None:
+    file_in(tmp_path).parent.mkdir()
+    shutil.copy(stored, file_in(tmp_path))
+    async with opened(tmp_path) as journal:
+        runs = (await journal.runs(RunFilter())).runs
+        assert {run.status for run in runs} == set(RunStatus) - {RunStatus.WAITING}
+        for head in runs:
+            run = await journal.run(head.run_id)
+            assert run is not None
+            assert run.payload is not None
+            events = await journal.events(run.run_id)
+            assert [event.index for event in events] == list(range(1, run.last_index + 1))
+
+
 @promise("F10")
 async def test_a_caller_waits_for_a_locked_journal_and_is_then_told(tmp_path: Path) -> None:
     async with opened(tmp_path, busy_timeout_s=0.2) as journal:

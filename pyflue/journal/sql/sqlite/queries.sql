@@ -190,6 +190,11 @@ DELETE FROM conversation_entries WHERE stream_id = :run_id;
 -- Runs that ended before a time.
 SELECT run_id FROM runs WHERE finished_at IS NOT NULL AND finished_at < :before ORDER BY finished_at LIMIT :limit;
 
+-- delete_key --
+-- Remove the idempotency key that started a run.
+DELETE FROM idempotency_keys
+WHERE run_id = :run_id AND key = (SELECT idempotency_key FROM runs WHERE run_id = :run_id);
+
 -- forget_keys --
 -- Forget idempotency keys whose time is over.
 DELETE FROM idempotency_keys WHERE created_at < :before;
