@@ -141,7 +141,7 @@ def describe() -> Iterator[tuple[str, str, Any, str]]:
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a setting; empty for `server.tokens`, which is a table and stands in the file only."""
+    """The environment variable of a setting; empty for `server.tokens`, a table that only the file can hold."""
     if name == "server.tokens":
         return ""
     return SHORT_VARIABLES.get(name) or "PYFLUE_" + name.replace(".", "_").upper()
@@ -262,14 +262,14 @@ def _tokens(source: str, value: Any) -> tuple[Token, ...]:
     tokens: list[Token] = []
     for name, entry in value.items():  # pyright: ignore[reportUnknownVariableType]
         where = f"server.tokens.{name}"
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("token"), str)
-            or len(entry["token"]) < _SHORTEST_TOKEN
-        ):  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]
-            raise SettingsInvalid(where, source, 'expected { token = "at least 16 characters", scopes = [...] }.')
-        scopes: Any = entry.get("scopes", [])  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+        fields: dict[str, Any] = entry if isinstance(entry, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        text: Any = fields.get("token")
+        if not isinstance(text, str) or len(text) < _SHORTEST_TOKEN:
+            raise SettingsInvalid(
+                where, source, f'expected {{ token = "at least {_SHORTEST_TOKEN} characters", scopes = [...] }}.'
+            )
+        scopes: Any = fields.get("scopes", [])
         if not isinstance(scopes, list) or not scopes or not set(scopes) <= set(SCOPES):  # pyright: ignore[reportUnknownArgumentType]
             raise SettingsInvalid(where, source, f"expected scopes out of {', '.join(SCOPES)}.")
-        tokens.append(Token(name=str(name), value=entry["token"], scopes=frozenset(scopes)))  # pyright: ignore[reportUnknownArgumentType]
+        tokens.append(Token(name=str(name), value=text, scopes=frozenset(scopes)))  # pyright: ignore[reportUnknownArgumentType]
     return tuple(tokens)

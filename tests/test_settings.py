@@ -62,9 +62,8 @@ def test_values_that_would_break_a_promise_are_refused(root: Path, variable: str
 
 
 def test_a_misspelt_table_is_refused_with_a_suggestion(root: Path) -> None:
-    (root / "pyflue.toml").write_text("[servr]\nport = 1\n", encoding="utf-8")
     with pytest.raises(SettingsInvalid, match="did you mean 'server'"):
-        load(root)
+        load(root, "[servr]\nport = 1\n")
 
 
 def test_the_process_environment_is_read_by_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

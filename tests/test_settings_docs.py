@@ -9,7 +9,7 @@ from typing import Any
 from pyflue.settings import describe
 
 _PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
-_ROW = re.compile(r"\| `(\w+\.\w+)` \| `(\w+)` \| (.+?) \| (.+) \|")
+_ROW = re.compile(r"\| `(\w+\.\w+)` \| (?:`(\w+)`|-) \| (.+?) \| (.+) \|")
 
 
 def test_the_settings_page_lists_every_setting_with_its_variable_default_and_meaning() -> None:
