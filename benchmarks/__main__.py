@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pyflue import codec
 
-from . import accepted, commands, disk, http_series, machine
+from . import accepted, commands, disk, http_series, machine, neighbours
 from .budgets import Verdict, judge
 
 _RESULTS = Path(__file__).parent / "results"
@@ -69,6 +69,7 @@ def main() -> None:
         "a tenth of it": lambda: _shorter(_child("long_run", "--count", str(size.events // 10))),
         "waited requests": http,
         "accepted requests": lambda: accepted.measure(seconds=size.seconds),
+        "two servers on one journal": lambda: neighbours.measure(seconds=size.seconds),
     }
     for number, (what, measure) in enumerate(parts.items(), start=1):
         print(f"{number}/{len(parts)} {what}", file=sys.stderr)

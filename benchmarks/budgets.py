@@ -58,6 +58,12 @@ BUDGETS: Sequence[Budget] = (
         at_most=5,
     ),
     Budget(
+        what="waited, 1 connection beside a saturated server on the same journal, p50",
+        figure=_figure("neighbours.small.p50_ms"),
+        at_most=20,
+        unit=" ms",
+    ),
+    Budget(
         what="waited, 1 connection: p50 ours / p50 0.2.0",
         figure=_ratio("http_1.ours.p50_ms", "http_1.previous.p50_ms"),
         at_most=1,

@@ -38,13 +38,19 @@ def fresh_project() -> Generator[Path]:
 @contextmanager
 def ours() -> Generator[str]:
     """`pyflue serve` on a fresh project."""
-    with fresh_project() as project, _listening_socket() as probe:
+    with fresh_project() as project, serving(project) as url:
+        yield url
+
+
+@contextmanager
+def serving(project: Path) -> Generator[str]:
+    """`pyflue serve` on a project; several may serve the same one."""
+    with _listening_socket() as probe:
         port = probe.getsockname()[1]
-        probe.close()
-        environ = {**os.environ, "PYFLUE_SERVER_PORT": str(port), "PYFLUE_SERVER_HOST": "127.0.0.1"}
-        with _process([str(PYFLUE), "serve"], cwd=project, environ=environ) as process:
-            _await_listening(port, process)
-            yield f"http://127.0.0.1:{port}/workflows/echo?wait=result"
+    environ = {**os.environ, "PYFLUE_SERVER_PORT": str(port), "PYFLUE_SERVER_HOST": "127.0.0.1"}
+    with _process([str(PYFLUE), "serve"], cwd=project, environ=environ) as process:
+        _await_listening(port, process)
+        yield f"http://127.0.0.1:{port}/workflows/echo?wait=result"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from . import __version__
 from .errors import PyFlueError
 from .journal import Journal, open_journal
 from .logs import logger
-from .settings import Settings, find_root, load_settings
+from .settings import FILE_NAME, Settings, find_root, load_settings
 
 if TYPE_CHECKING:
     from .engine import EmbeddedEngine
@@ -224,6 +224,8 @@ def run_server(
 
     settings = load_settings(root, options=options)
     configure(pretty=dev and sys.stderr.isatty())
+    if settings.unknown_tables:
+        log.warning("unknown_tables_ignored", file=FILE_NAME, tables=list(settings.unknown_tables))
     app = ProjectApp(settings.root, options=options, dev=dev)
     sock = bind(settings.server)
 
