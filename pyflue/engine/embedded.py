@@ -289,6 +289,8 @@ class EmbeddedEngine:
         if isinstance(error, Exception):
             drive.error = error
             drive.stop(StopReason.UNWRITTEN)
+            # Its end may be queued already, and waits for the journal longer than a caller should.
+            drive.settle(error)
 
     # Driving
 
