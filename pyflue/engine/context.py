@@ -69,8 +69,10 @@ class Written:
 class Recorder(Protocol):
     """Writes the events of one run."""
 
-    def event(self, type: str, data: Raw) -> Written:  # noqa: A002  (the field is called `type`)
+    def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the field's name)
         """Append an event. May be called from any thread; blocks it while too many events wait for the disk.
+
+        `more` is kept as a blob beside the event, whose data names it.
 
         Raises:
             RunStopped: the run no longer goes on here.
@@ -85,6 +87,11 @@ class Recorder(Protocol):
     @property
     def log_bytes(self) -> int:
         """Longest message of a log event."""
+        ...
+
+    @property
+    def event_bytes(self) -> int:
+        """Largest data that an event holds itself."""
         ...
 
 
@@ -113,13 +120,20 @@ class RunLog:
         return self._write("error", message, fields)
 
     def _write(self, level: str, message: str, fields: dict[str, Any]) -> Written:
-        text = str(message)
-        limit = self._recorder.log_bytes
-        if len(text) > limit // 4 and len(encoded := text.encode(errors="backslashreplace")) > limit:
-            text = encoded[:limit].decode(errors="ignore") + "…"
+        text = _cut(message, self._recorder.log_bytes)
         # The level and the message are ours: a field of the same name cannot replace them.
-        entry = {**fields, "level": level, "message": text}
-        return self._recorder.event(EventType.LOG, codec.encode_loose(entry))
+        data = codec.encode_loose({**fields, "level": level, "message": text})
+        if len(memoryview(data)) > self._recorder.event_bytes:
+            # As a whole it would become a blob, and nobody could find the line by its level or message any more.
+            return self._recorder.event(EventType.LOG, codec.encode_loose({"level": level, "message": text}), more=data)
+        return self._recorder.event(EventType.LOG, data)
+
+
+def _cut(message: str, limit_bytes: int) -> str:
+    text = str(message)
+    if len(text) > limit_bytes // 4 and len(encoded := text.encode(errors="backslashreplace")) > limit_bytes:
+        text = encoded[:limit_bytes].decode(errors="ignore") + "…"
+    return text
 
 
 class FlueContext(Generic[P]):
@@ -197,9 +211,9 @@ class FlueContext(Generic[P]):
         Raises:
             ValueError: `fraction` is not a number from 0 to 1.
         """
-        if not 0 <= fraction <= 1:
+        if not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ValueError(f"ctx.progress({fraction!r}): the fraction goes from 0 to 1.")
-        data = {"fraction": round(float(fraction), 6), "message": str(message)}
+        data = {"fraction": round(float(fraction), 6), "message": _cut(message, self._recorder.log_bytes)}
         return self._recorder.event(EventType.PROGRESS, codec.encode_loose(data))
 
     def emit(self, type: str, data: Any = None) -> Written:  # noqa: A002  (the field is called `type`)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +69,9 @@ class EmbeddedEngine:
         root: Path | None = None,
         adopts: bool = True,
         quarantine: Quarantine | None = None,
+        on_end: Callable[[str, Outcome], None] | None = None,
     ) -> None:
+        """`on_end` is called on the event loop with the run id and outcome of each run that ended here."""
         self.engine_id = ids.new_ulid()
         self._journal = journal
         self._workflows = workflows
@@ -79,6 +81,7 @@ class EmbeddedEngine:
         self._root = root
         self._adopts = adopts
         self._quarantine = quarantine
+        self._on_end = on_end
         self._max_crashes = CRASHES_OF_A_SUSPECT if quarantine is not None else None
         self._drives: dict[str, Drive] = {}
         #: Runs that are this engine's in the journal, or are about to be, and have no drive yet.
@@ -211,7 +214,7 @@ class EmbeddedEngine:
             raise RunNotFound(run_id)
         return run
 
-    async def retry(self, run_id: str) -> RunHandle:
+    async def retry(self, run_id: str, *, idempotency_key: str | None = None) -> RunHandle:
         run = await self._journal.run(run_id)
         if run is None or run.payload is None:
             raise RunNotFound(run_id)
@@ -229,6 +232,7 @@ class EmbeddedEngine:
                 tags=run.tags,
                 request=run.request,
                 retried_from=run_id,
+                idempotency_key=idempotency_key,
             )
         )
 
@@ -363,6 +367,8 @@ class EmbeddedEngine:
             del self._drives[run_id]
         if recorded is not None:
             drive.settle(recorded)
+            if self._on_end is not None:
+                self._on_end(run_id, recorded)
         else:
             drive.settle(drive.error or RunStopped(run_id, drive.stop_reason or "it was taken over"))
         if self._has_backlog:

@@ -38,7 +38,13 @@ class Submission:
 
     def digest(self) -> str:
         """What two requests with the same `Idempotency-Key` must have in common."""
-        request = [self.workflow.name, Raw(codec.canonical(self.payload)), self.tags, self.deadline_s]
+        request = [
+            self.workflow.name,
+            self.retried_from,
+            Raw(codec.canonical(self.payload)),
+            self.tags,
+            self.deadline_s,
+        ]
         return hashlib.sha256(codec.encode(request)).hexdigest()
 
 
@@ -105,10 +111,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def retry(self, run_id: str) -> RunHandle:
+    async def retry(self, run_id: str, *, idempotency_key: str | None = None) -> RunHandle:
         """Start a new run with the payload and tags of one that failed or was cancelled.
 
         Raises:
+            IdempotencyConflict: the key was used with another request.
             RunNotFound; RunNotFinished; RunFinished: it completed; WorkflowNotFound; WorkflowInvalid; PayloadInvalid.
         """
         ...

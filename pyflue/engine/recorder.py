@@ -32,8 +32,9 @@ class JournalRecorder:
         self._left = limits.events_per_run - last_index
         self._stopped_because: str | None = None
         self.log_bytes = limits.log_bytes
+        self.event_bytes = limits.event_bytes
 
-    def event(self, type: str, data: Raw) -> Written:  # noqa: A002  (the field is called `type`)
+    def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the field's name)
         if self._stopped_because is not None:
             raise RunStopped(self._fence.run_id, self._stopped_because)
         if self._left <= 0:
@@ -44,7 +45,7 @@ class JournalRecorder:
         if unwritten >= self._limits.unwritten_events:
             # The writer does not need this thread to get on, so waiting here cannot wait for itself.
             self._journal.drain(run_id)
-        self._journal.append(self._fence, NewEvent(type=type, at_us=self._clock.now_us(), data=data))
+        self._journal.append(self._fence, NewEvent(type=type, at_us=self._clock.now_us(), data=data, more=more))
         return _WRITTEN if unwritten < self._limits.unwritten_events // 2 else _Behind(self._journal, run_id)
 
     def now(self) -> datetime:

@@ -183,6 +183,8 @@ class NewEvent:
     type: str
     at_us: int
     data: Raw
+    #: Kept as a blob, which the event's data (an object) then names as `blob`, with `size_bytes`.
+    more: Raw | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

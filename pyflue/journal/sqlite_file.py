@@ -61,10 +61,17 @@ _NETWORK_FILE_SYSTEMS = re.compile(
 def prepare_file(path: Path) -> None:
     """Make the folder and an empty file, readable by its owner only, where there is none.
 
+    A path that is not UTF-8 is refused: SQLite knows no other.
+
     Raises:
         JournalReadOnly: the folder or the file cannot be written.
-        JournalUnsupported: the folder is on a network file system, where SQLite's locks do not hold.
+        JournalUnsupported: the path is not UTF-8, or on a network file system, where SQLite's locks do not hold.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise JournalUnsupported(shown, "the path is not UTF-8") from None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -208,7 +208,8 @@ class SqliteWrites:
         first = row[0] - len(events) + 1
         rows: list[tuple[Any, ...]] = []
         for index, event in enumerate(events, first):
-            rows.append((fence.run_id, index, event.type, event.at_us, self._event_data(fence.run_id, event.data)))
+            data = self._event_data(fence.run_id, event.data, event.more)
+            rows.append((fence.run_id, index, event.type, event.at_us, data))
         self._db.executemany(self._append_event, rows)
         self._touch(fence.run_id)
         return True
@@ -308,12 +309,13 @@ class SqliteWrites:
     def _event(self, stream_id: str, index: int, type_: EventType, at_us: int, data: Raw) -> None:
         self._db.execute(self._append_event, (stream_id, index, type_.value, at_us, self._event_data(stream_id, data)))
 
-    def _event_data(self, stream_id: str, data: Raw) -> str:
+    def _event_data(self, stream_id: str, data: Raw, more: Raw | None = None) -> str:
         view = memoryview(data)
-        if len(view) > self._limits.event_bytes:
-            name = sqlite_rows.put_blob(self._db, self._sql, stream_id, bytes(view))
-            return codec.encode({"blob": name, "size_bytes": len(view)}).decode()
-        return str(view, "utf-8")
+        if more is None and len(view) <= self._limits.event_bytes:
+            return str(view, "utf-8")
+        kept = bytes(memoryview(data if more is None else more))
+        reference = {"blob": sqlite_rows.put_blob(self._db, self._sql, stream_id, kept), "size_bytes": len(kept)}
+        return codec.encode(reference if more is None else {**codec.load(data), **reference}).decode()
 
     def _delete(self, run_id: str) -> None:
         for statement in (

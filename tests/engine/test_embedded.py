@@ -163,6 +163,7 @@ async def test_log_progress_and_emit_work_with_and_without_await(journal: Journa
     [
         (lambda ctx: ctx.progress(2), "the fraction goes from 0 to 1"),
         (lambda ctx: ctx.progress(float("nan")), "the fraction goes from 0 to 1"),
+        (lambda ctx: ctx.progress("half"), "the fraction goes from 0 to 1"),
         (lambda ctx: ctx.emit("run_end", {}), "written by the engine"),
         (lambda ctx: ctx.emit("Big Words", {}), "a lower-case word"),
         (lambda ctx: ctx.emit("x", {"a": [object()]}), "a value of type object at $.a[0]"),
@@ -187,6 +188,35 @@ async def test_an_exception_is_recorded_with_its_type_and_place_in_the_authors_c
     assert error["where"].startswith("test_embedded.py:")
     assert 'raise ValueError("no such luck")' in error["traceback"]
     assert "pyflue/engine" not in error["traceback"]
+
+
+async def test_what_went_wrong_in_a_task_group_or_before_is_in_the_record(journal: Journal) -> None:
+    async def grouped(ctx: Context) -> None:
+        async def bad() -> None:
+            try:
+                raise KeyError("the first reason")
+            except KeyError as error:
+                raise ValueError("the real reason") from error
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bad())
+
+    async def chosen(ctx: Context) -> None:
+        async def refuse() -> None:
+            raise PyFlueError("Used up.", type="quota", status=429)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(refuse())
+
+    workflows = Functions(grouped, chosen)
+    async with engine_on(journal, workflows) as engine:
+        error = error_of(await (await engine.submit(submission(workflows.find("grouped")))).outcome())
+        quota = error_of(await (await engine.submit(submission(workflows.find("chosen")))).outcome())
+    assert error["exception"] == "ValueError"
+    assert error["message"].endswith("(1 sub-exception): ValueError: the real reason")
+    assert "the first reason" in error["traceback"]
+    assert "taskgroups.py" not in error["traceback"]
+    assert (quota["type"], quota["status"]) == ("quota", 429)
 
 
 async def test_an_authors_pyflue_error_is_recorded_as_it_is(journal: Journal) -> None:
@@ -259,6 +289,21 @@ async def test_a_cyclic_and_an_oversized_result_fail_the_run(journal: Journal) -
             await engine.submit(submission(workflows.find("huge"), "x" * 2000))
     assert error_of(first)["type"] == "not_serializable"
     assert error_of(second)["type"] == "too_large"
+
+
+async def test_a_large_log_line_keeps_its_level_and_message(journal: Journal) -> None:
+    async def verbose(ctx: Context) -> None:
+        ctx.log.error("very important", rows="x" * 300_000)
+        ctx.log.info("long " * 20_000)
+
+    workflows = Functions(verbose)
+    async with engine_on(journal, workflows) as engine:
+        handle = await engine.submit(submission(workflows.find("verbose")))
+        await handle.outcome()
+    large, long = [codec.load(event.data) for event in await journal.events(handle.run_id, types=["log"])]
+    assert (large["level"], large["message"]) == ("error", "very important")
+    assert codec.load(await journal.blob(handle.run_id, large["blob"]))["rows"] == "x" * 300_000  # type: ignore[arg-type]
+    assert len(long["message"]) == 64 * 1024 + 1
 
 
 async def test_too_many_events_fail_the_run(journal: Journal) -> None:
