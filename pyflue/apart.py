@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -49,8 +50,6 @@ class SubprocessQuarantine:
         except asyncio.CancelledError:
             process.stdin.close()
             raise
-        if code == 0:
-            return None
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
@@ -71,6 +70,9 @@ async def _drive(
         async with project.engine(adopts=False) as engine:
             driving = loop.create_task(engine.drive_these(run_ids))
             threading.Thread(target=_stop_at_end_of_input, args=(loop, driving), daemon=True).start()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                # Whoever ends the whole service means no harm to its runs: they are handed back.
+                loop.add_signal_handler(number, driving.cancel)
             await asyncio.wait([driving])
             if not driving.cancelled() and (error := driving.exception()) is not None:
                 raise error

@@ -208,7 +208,7 @@ def _loose(value: Any, depth: int) -> Any:
         return [_loose(item, depth + 1) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
         return _plain(value, "", "$", DEFAULT_DEPTH)
-    except NotSerializable:
+    except Exception:  # noqa: BLE001  (the value's own `model_dump` may do anything)
         return _text(value)
 
 

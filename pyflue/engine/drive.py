@@ -35,6 +35,7 @@ class Drive:
     """The work on one attempt, and those who wait for its end."""
 
     __slots__ = (
+        "__weakref__",
         "_has_begun",
         "_settled",
         "_waiters",
@@ -95,8 +96,9 @@ class Drive:
 
     def stop(self, reason: StopReason) -> None:
         """End the work for a reason; the first reason counts. To be called on the event loop."""
-        if self.stop_reason is None:
-            self.stop_reason = reason
+        if self.stop_reason is not None:
+            return  # it is ending; a second cancellation would cut its cleaning up short
+        self.stop_reason = reason
         # A task that is cancelled before its first step would end without a trace: `work` sees the reason instead.
         if self.task is not None and self._has_begun and not self.is_over:
             self.task.cancel()
@@ -122,9 +124,12 @@ class Drive:
             outcome = self.stopped() if self.stop_reason is not None else _author_cancelled(error, root)
         except BaseException as error:  # noqa: BLE001
             outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, root))
-        if self.stop_reason in {StopReason.CANCEL, StopReason.DEADLINE, StopReason.LOST, StopReason.UNWRITTEN}:
-            return self.stopped()
-        return outcome
+        if self.stop_reason is None or outcome is None:
+            return outcome
+        if self.stop_reason is StopReason.SHUTDOWN and outcome.status is RunStatus.COMPLETED:
+            return outcome
+        # What it made of being stopped is not its outcome.
+        return self.stopped()
 
     def stopped(self) -> Outcome | None:
         """The outcome that follows from the reason this attempt was stopped for."""

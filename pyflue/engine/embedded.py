@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,6 @@ from ..errors import (
     EngineStopping,
     IdempotencyConflict,
     JournalError,
-    PyFlueError,
     RunFinished,
     RunNotFinished,
     RunNotFound,
@@ -35,6 +34,7 @@ from ..errors import (
 from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Outcome, Run, RunStatus, follow
 from ..logs import logger
 from ..settings import EngineSettings, Limits
+from . import failures
 from .context import FlueContext
 from .drive import Drive, StopReason, failed
 from .port import RunHandle, Submission
@@ -46,6 +46,10 @@ from .workflow import Workflow, WorkflowSource
 log = logger("pyflue.engine")
 
 _CLAIM_AT_ONCE = 100
+#: Stands among the arriving runs for those that a claim under way will bring.
+_CLAIM = "claim"
+#: How long suspects wait after a quarantine that could not be started.
+_RETRY_QUARANTINE_S = 30.0
 #: How long a caller of `cancel` is kept waiting for a run that another process drives.
 _DISTANT_CANCEL_S = 2.0
 #: The part of the stop time that runs get to end by themselves before they are handed back.
@@ -102,13 +106,14 @@ class EmbeddedEngine:
         self._journal.on_foreign_commit(self._note_foreign)
         self._services = asyncio.TaskGroup()
         await self._services.__aenter__()
-        self._service_tasks = [self._services.create_task(self._look_for_foreign_changes())]
+        self._service_tasks = set[asyncio.Task[None]]()
+        self._serve(self._look_for_foreign_changes())
         if self._adopts:
-            self._service_tasks.append(self._services.create_task(self._claim_queued()))
+            self._serve(self._claim_queued())
         self._supervisor = Supervisor(self, self._journal, self._settings, self._clock)
         self._supervisor.start()
         # Runs that were queued before have their turn before new ones.
-        self._has_backlog = self._adopts and await self._journal.count_queued(max_crashes=self._max_crashes) > 0
+        self._has_backlog = self._adopts and await self._journal.has_queued(max_crashes=self._max_crashes)
         self._is_accepting = True
         self._claim_wanted.set()
         return self
@@ -128,14 +133,44 @@ class EmbeddedEngine:
         for drive in list(self._drives.values()):
             drive.stop(StopReason.SHUTDOWN)
         await self._wait_for_drives(patience * 0.4)
-        for drive in list(self._drives.values()):
-            # It swallows its cancellation; its late writes are refused once it is handed back.
-            await self._conclude(drive, None)
+        # Those that are left swallow their cancellation; their late writes are refused once they are handed back.
+        await self._bounded(patience * 0.2, *(self._conclude(d, d.stopped()) for d in list(self._drives.values())))
         self._stopped.set_result(None)
-        for task in self._service_tasks:
+        for task in list(self._service_tasks):
             task.cancel()
         await self._services.__aexit__(None, None, None)
+        await self._bounded(patience * 0.2, self._release_undriven())
         await asyncio.to_thread(self._supervisor.stop)
+
+    async def _bounded(self, timeout_s: float, *work: Coroutine[Any, Any, None]) -> None:
+        """Do some last things, but no longer than that: what is not done is left to whoever adopts the runs."""
+        tasks = [self._loop.create_task(one) for one in work]
+        if tasks:
+            _, pending = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in pending:
+                task.cancel()
+
+    async def _release_undriven(self) -> None:
+        """Hand back runs that were on their way here when the stop began."""
+        try:
+            for run in await self._journal.unfinished(owner=self.engine_id):
+                fence = Fence(run_id=run.run_id, owner=self.engine_id, attempt=run.attempt)
+                await self._journal.release(fence)
+        except JournalError as error:
+            log.error("release_failed", error=str(error))
+
+    def _serve(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something beside the drives; the engine stops it when it stops."""
+        task = self._services.create_task(self._contained(work))
+        self._service_tasks.add(task)
+        task.add_done_callback(self._service_tasks.discard)
+        return task
+
+    async def _contained(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            log.error("engine_service_failed", exc_info=error)
 
     async def _wait_for_drives(self, timeout_s: float) -> None:
         over = [drive.when_over() for drive in self._drives.values()]
@@ -204,7 +239,8 @@ class EmbeddedEngine:
             raise RunFinished(run_id, answer.run.status)
         drive = self._drives.get(run_id)
         if drive is not None:
-            await self._end(drive, StopReason.CANCEL)
+            # Whoever asked may go away; the end that has begun is seen through all the same.
+            await asyncio.shield(self._serve(self._end(drive, StopReason.CANCEL)))
         else:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DISTANT_CANCEL_S):
@@ -280,6 +316,9 @@ class EmbeddedEngine:
                 raise IdempotencyConflict(submission.idempotency_key or "", answer.run_id)
             if answer.is_repeat:
                 return _Handle(self, answer.run_id, self._drives.get(answer.run_id), is_repeat=True)
+            if is_ours and not self._is_accepting:
+                await self._journal.release(Fence(run_id=run_id, owner=self.engine_id, attempt=1))
+                is_ours = False
             drive = self._start_submitted(run_id, submission, deadline_us) if is_ours else None
         finally:
             self._arriving.discard(run_id)
@@ -358,7 +397,8 @@ class EmbeddedEngine:
             # The run is not over: the supervisor finds it without a drive and queues it again once that can be written.
             log.error("run_end_not_recorded", run_id=drive.fence.run_id, error=str(error))
             drive.error = error
-        self._forget(drive, recorded)
+        finally:
+            self._forget(drive, recorded)
 
     def _forget(self, drive: Drive, recorded: Outcome | None) -> None:
         run_id = drive.fence.run_id
@@ -398,20 +438,38 @@ class EmbeddedEngine:
             free = self._limits.running - len(self._drives) - len(self._arriving)
             if free <= 0:
                 return
-            # Until the answer is here, the journal may already name runs as ours that we have not heard of.
-            self._arriving.add("claim")
-            try:
-                runs = await self._journal.claim(
-                    self.engine_id, min(free, _CLAIM_AT_ONCE), max_crashes=self._max_crashes
-                )
-                self._arriving.update(run.run_id for run in runs)
-            finally:
-                self._arriving.discard("claim")
+            runs = await self._claim(min(free, _CLAIM_AT_ONCE), max_crashes=self._max_crashes)
             if not runs:
                 self._has_backlog = False
                 return
-            for run in runs:
-                await self._resume(run)
+            await self._resume_all(runs)
+
+    async def _claim(
+        self, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
+    ) -> Sequence[Run]:
+        # Until the answer is here, the journal may already name runs as ours that we have not heard of.
+        self._arriving.add(_CLAIM)
+        try:
+            runs = await self._journal.claim(self.engine_id, limit, run_ids=run_ids, max_crashes=max_crashes)
+            self._arriving.update(run.run_id for run in runs)
+        finally:
+            self._arriving.discard(_CLAIM)
+        return runs
+
+    async def _resume_all(self, runs: Sequence[Run]) -> list[Drive]:
+        """Drive runs that were just claimed; one that cannot be driven does not keep the others from it."""
+        drives: list[Drive] = []
+        for run in runs:
+            try:
+                drive = await self._resume(run)
+            except JournalError as error:
+                log.error("resume_failed", run_id=run.run_id, error=str(error))
+                continue
+            finally:
+                self._arriving.discard(run.run_id)
+            if drive is not None:
+                drives.append(drive)
+        return drives
 
     async def _resume(self, run: Run) -> Drive | None:
         """Drive a run that was just claimed, with the workflow as it is now."""
@@ -421,11 +479,10 @@ class EmbeddedEngine:
                 raise RunTimedOut(run.run_id, rfc3339(run.deadline_at))
             workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
             parsed = workflow.parse(codec.load(run.payload or codec.NULL))
-        except PyFlueError as error:
-            await self._journal.finish(fence, failed(error))
+        except Exception as error:  # noqa: BLE001  (loaders and parsers may be a plug-in's)
+            outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, self._root))
+            await self._journal.finish(fence, outcome)
             return None
-        finally:
-            self._arriving.discard(run.run_id)
         if run.attempt > 1 and workflow.version != run.workflow_version:
             self._journal.append(fence, self._version_changed(run, workflow))
         return self._start(
@@ -449,8 +506,8 @@ class EmbeddedEngine:
 
     async def drive_these(self, run_ids: Sequence[str]) -> None:
         """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine)."""
-        runs = await self._journal.claim(self.engine_id, len(run_ids), run_ids=run_ids)
-        drives = [drive for run in runs if (drive := await self._resume(run)) is not None]
+        runs = await self._claim(len(run_ids), run_ids=run_ids)
+        drives = await self._resume_all(runs)
         if drives:
             await asyncio.wait([drive.when_over() for drive in drives])
 
@@ -480,9 +537,10 @@ class EmbeddedEngine:
             try:
                 if self._drives:
                     for run_id in await self._journal.cancel_requests(self.engine_id):
-                        if (drive := self._drives.get(run_id)) is not None:
-                            self._services.create_task(self._end(drive, StopReason.CANCEL))
-                if self._adopts and await self._journal.count_queued(max_crashes=self._max_crashes):
+                        drive = self._drives.get(run_id)
+                        if drive is not None and drive.stop_reason is None:
+                            self._serve(self._end(drive, StopReason.CANCEL))
+                if self._adopts and await self._journal.has_queued(max_crashes=self._max_crashes):
                     self._has_backlog = True
                     self._claim_wanted.set()
             except JournalError as error:
@@ -495,7 +553,7 @@ class EmbeddedEngine:
 
     def owns(self, run_id: str) -> bool:
         """Whether a run that the journal says is ours is being driven, or may be about to be. From any thread."""
-        return run_id in self._drives or run_id in self._arriving or "claim" in self._arriving
+        return run_id in self._drives or run_id in self._arriving or _CLAIM in self._arriving
 
     def look_again(self) -> None:
         """Ask for a look at the journal soon. From any thread."""
@@ -507,12 +565,16 @@ class EmbeddedEngine:
 
     def forget_ended(self, drive: Drive, recorded: Outcome | None) -> None:
         """The supervisor has committed the end of a run while the event loop was blocked. From any thread."""
-        drive.is_over = True
-        self._soon(self._forget, drive, recorded)
+        self._soon(self._forget_blocked, drive, recorded)
+
+    def _forget_blocked(self, drive: Drive, recorded: Outcome | None) -> None:
+        self._forget(drive, recorded)
+        if drive.task is not None:
+            drive.task.cancel()
 
     def _end_soon(self, drive: Drive) -> None:
         if not drive.is_over:
-            self._services.create_task(self._end(drive, StopReason.DEADLINE))
+            self._serve(self._end(drive, StopReason.DEADLINE))
 
     def examine(self, run_ids: Sequence[str]) -> None:
         """Try runs apart that may have ended their process. From any thread."""
@@ -522,13 +584,17 @@ class EmbeddedEngine:
         fresh = [run_id for run_id in run_ids if run_id not in self._examined]
         if fresh and self._quarantine is not None and self._is_accepting:
             self._examined.update(fresh)
-            self._service_tasks.append(self._services.create_task(self._examine(self._quarantine, fresh)))
+            self._serve(self._examine(self._quarantine, fresh))
 
     async def _examine(self, quarantine: Quarantine, run_ids: list[str]) -> None:
         try:
             await examine(self._journal, quarantine, run_ids, self._fail_crash_loop)
+            if await self._journal.suspects(CRASHES_OF_A_SUSPECT):
+                # Some could not even be tried: something is wrong with starting a process, or with the project.
+                await asyncio.sleep(_RETRY_QUARANTINE_S)
         except (JournalError, OSError) as error:
             log.error("quarantine_failed", error=str(error))
+            await asyncio.sleep(_RETRY_QUARANTINE_S)
         finally:
             self._examined.difference_update(run_ids)
 

@@ -30,6 +30,14 @@ def describe(error: BaseException, root: Path | None = None) -> Raw:
     of variables (they may be secrets). Paths below `root` are relative to it. A group with one member counts as that
     member, so that an error raised in a task of a `TaskGroup` keeps its type and status.
     """
+    try:
+        return _describe(error, root)
+    except Exception as broken:  # noqa: BLE001  (the author's exception class, or its details, may do anything)
+        message = f"The error cannot be described: {type(broken).__name__}."
+        return Raw(codec.encode({"type": "exception", "message": message, "exception": _name(type(error))}))
+
+
+def _describe(error: BaseException, root: Path | None) -> Raw:
     only = _only_member(error)
     if isinstance(only, PyFlueError):
         record = only.to_dict()

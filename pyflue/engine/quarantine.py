@@ -10,7 +10,7 @@ Called by the engine; starting the process is the business of whoever implements
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from ..journal import Fence, Journal, Run
@@ -22,9 +22,9 @@ class Quarantine(Protocol):
     """Somewhere apart to try runs."""
 
     async def try_runs(self, run_ids: Sequence[str]) -> str | None:
-        """Drive queued runs in a process of their own until they end; None if the process ended in good order.
+        """Drive queued runs in a process of their own, as long as it lives.
 
-        Otherwise says how it died, such as "exit code 9" or "signal 11".
+        Says how it ended, such as "exit code 9" or "signal 11"; None if it was told to end, and nobody is to blame.
         """
         ...
 
@@ -36,10 +36,11 @@ async def examine(
     fail: Callable[[str, int, str], Awaitable[None]],
 ) -> None:
     """Try suspects until each has ended, or has ended its process alone and been failed with `fail`."""
+    before = {run_id: run.attempt for run_id in run_ids if (run := await journal.run(run_id, values=False)) is not None}
     how = await quarantine.try_runs(run_ids)
+    left = await _requeue_lost(journal, before)
     if how is None:
         return
-    left = await _requeue_left(journal, run_ids)
     if len(left) == 1 and len(run_ids) == 1:
         await fail(left[0].run_id, left[0].crashes + 1, f"alone in a process of its own ({how})")
         return
@@ -49,13 +50,12 @@ async def examine(
             await examine(journal, quarantine, [run.run_id for run in half], fail)
 
 
-async def _requeue_left(journal: Journal, run_ids: Sequence[str]) -> list[Run]:
+async def _requeue_lost(journal: Journal, before: Mapping[str, int]) -> list[Run]:
+    """Queue what the process took with it: runs it had begun to drive, and whose engine is dead now."""
     left: list[Run] = []
-    for run_id in run_ids:
-        run = await journal.run(run_id, values=False)
-        if run is None or run.is_final:
-            continue
-        if run.owner is not None:
-            await journal.requeue(Fence(run_id=run_id, owner=run.owner, attempt=run.attempt), crashed=True)
-        left.append(run)
+    for run in await journal.lost():
+        if run.owner is not None and run.attempt > before.get(run.run_id, run.attempt):
+            fence = Fence(run_id=run.run_id, owner=run.owner, attempt=run.attempt)
+            if await journal.requeue(fence, crashed=True):
+                left.append(run)
     return left

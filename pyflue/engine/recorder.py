@@ -6,7 +6,6 @@ holds the caller up when the disk is behind. Once the attempt is over it refuses
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from datetime import datetime
 from typing import Any
@@ -17,6 +16,7 @@ from ..errors import RunStopped, TooManyEvents
 from ..journal import Fence, Journal, NewEvent
 from ..settings import Limits
 from .context import Written
+from .threads import run_in_own_thread
 
 _WRITTEN = Written()
 
@@ -66,4 +66,5 @@ class _Behind(Written):
         self._run_id = run_id
 
     def __await__(self) -> Generator[Any, None, None]:
-        yield from asyncio.to_thread(self._journal.drain, self._run_id).__await__()
+        # In a thread of its own: many runs behind a slow disk would fill the default pool, which others need.
+        yield from run_in_own_thread(self._journal.drain, self._run_id).__await__()

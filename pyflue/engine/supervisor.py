@@ -13,14 +13,16 @@ import os
 import sys
 import threading
 import traceback
+import weakref
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from ..clock import Clock
-from ..errors import JournalError
+from ..clock import Clock, rfc3339, to_datetime
+from ..errors import JournalError, RunTimedOut
 from ..journal import Fence, Journal, Run, RunStatus
 from ..logs import logger
 from ..settings import EngineSettings
-from .drive import Drive, StopReason
+from .drive import Drive, StopReason, failed
 from .quarantine import CRASHES_OF_A_SUSPECT
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ log = logger("pyflue.supervisor")
 
 _HEARTBEAT_S = 0.25
 _FORGET_KEYS_EVERY_S = 3600.0
+_UNWRITTEN_ATTEMPTS = 3
 
 
 class Supervisor:
@@ -42,6 +45,7 @@ class Supervisor:
         self._clock = clock
         self._engine_loop = asyncio.get_running_loop()
         self._seen_lost: set[str] = set()
+        self._unwritten = Counter[str]()
         self._keys_forgotten_at = clock.monotonic()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pyflue-supervisor", daemon=True)
@@ -62,7 +66,8 @@ class Supervisor:
             return
         left_s = max(0.0, (drive.deadline_us - self._clock.now_us()) / 1_000_000)
         with contextlib.suppress(RuntimeError):  # stopping: a deadline that comes later is kept by the next engine
-            self._loop.call_soon_threadsafe(self._loop.call_later, left_s, self._at_deadline, drive)
+            # Weak, or a finished run with a late deadline would stay in memory until then.
+            self._loop.call_soon_threadsafe(self._loop.call_later, left_s, self._at_deadline, weakref.ref(drive))
 
     def _run(self) -> None:
         try:
@@ -83,7 +88,8 @@ class Supervisor:
             while not self._stopping.is_set():
                 try:
                     await self._look()
-                except JournalError as error:
+                except (JournalError, OSError) as error:
+                    # Out of space or of descriptors, perhaps: that passes, and the next look may succeed.
                     log.error("supervision_failed", error=str(error))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.adopt_every_s):
@@ -96,7 +102,11 @@ class Supervisor:
                 log.info("run_adopted", run_id=run.run_id, attempt=run.attempt, owner=run.owner)
                 await self._requeue(run, crashed=run.status is RunStatus.RUNNING)
             await self._set_suspects_apart()
-            self._engine.look_again()
+            for run_id, deadline_us in await self._journal.expired():
+                await self._journal.finish_queued(
+                    run_id, failed(RunTimedOut(run_id, rfc3339(to_datetime(deadline_us))))
+                )
+        self._engine.look_again()
         await self._requeue_own()
         if self._clock.monotonic() - self._keys_forgotten_at > _FORGET_KEYS_EVERY_S:
             self._keys_forgotten_at = self._clock.monotonic()
@@ -110,7 +120,16 @@ class Supervisor:
             # Seen twice, because one look may fall between the end of a drive and the commit of its end.
             if run.run_id in self._seen_lost:
                 await self._requeue(run, crashed=False)
+                await self._give_up_on_unwritable(run)
         self._seen_lost = {run.run_id for run in lost}
+
+    async def _give_up_on_unwritable(self, run: Run) -> None:
+        """Fail a run whose record could not be written again and again: it may be what fills the disk."""
+        self._unwritten[run.run_id] += 1
+        if self._unwritten[run.run_id] >= _UNWRITTEN_ATTEMPTS:
+            problem = f"The record of run {run.run_id} could not be written in {_UNWRITTEN_ATTEMPTS} attempts."
+            await self._journal.finish_queued(run.run_id, failed(JournalError(problem, hint="Is the disk full?")))
+            del self._unwritten[run.run_id]
 
     async def _requeue(self, run: Run, *, crashed: bool) -> None:
         if run.owner is not None:
@@ -124,8 +143,9 @@ class Supervisor:
 
     # Deadlines
 
-    def _at_deadline(self, drive: Drive) -> None:
-        if not drive.is_over:
+    def _at_deadline(self, reference: weakref.ref[Drive]) -> None:
+        drive = reference()
+        if drive is not None and not drive.is_over:
             self._tasks.create_task(self._end_at_deadline(drive))
 
     async def _end_at_deadline(self, drive: Drive) -> None:
@@ -136,9 +156,16 @@ class Supervisor:
         # The engine's loop is blocked, so it cannot do it.
         drive.stop_reason = drive.stop_reason or StopReason.DEADLINE
         outcome = drive.stopped()
-        if outcome is not None:
+        if outcome is None:
+            return
+        drive.is_over = True
+        try:
             recorded = await self._journal.finish(drive.fence, outcome)
-            self._engine.forget_ended(drive, recorded)
+        except JournalError as error:
+            log.error("run_end_not_recorded", run_id=drive.fence.run_id, error=str(error))
+            drive.error = error
+            recorded = None
+        self._engine.forget_ended(drive, recorded)
 
     # The engine's loop
 

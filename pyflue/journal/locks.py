@@ -33,6 +33,13 @@ class FileLock:
             return False
         return True
 
+    def is_on_disk(self) -> bool:
+        """Whether the file still is the one of its name."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Give the lock back."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
@@ -106,8 +113,12 @@ class Roster:
     def enlist(self, engine_id: str) -> None:
         """Take the lock of an engine of this process."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        lock = FileLock(self._path(engine_id))
-        lock.try_acquire()  # the id is new: nobody else can hold it
+        while True:
+            lock = FileLock(self._path(engine_id))
+            # Until it is locked, whoever tidies up may take the new file for that of a dead engine, and remove it.
+            if lock.try_acquire() and lock.is_on_disk():
+                break
+            lock.close()
         self._own[engine_id] = lock
 
     def is_alive(self, engine_id: str) -> bool:

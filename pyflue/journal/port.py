@@ -131,11 +131,19 @@ class Journal(Protocol):
         ...
 
     async def suspects(self, crashes: int) -> Sequence[str]:
-        """The ids of queued runs that crashed at least so many times without recording a step or wait."""
+        """The ids of queued runs that crashed at least so many times (2 or more) without recording progress."""
         ...
 
-    async def count_queued(self, *, max_crashes: int | None = None) -> int:
-        """How many runs are queued (that crashed fewer times than `max_crashes`)."""
+    async def count_queued(self) -> int:
+        """How many runs are queued."""
+        ...
+
+    async def has_queued(self, *, max_crashes: int | None = None) -> bool:
+        """Whether any run is queued (that crashed fewer times than `max_crashes`)."""
+        ...
+
+    async def expired(self) -> Sequence[tuple[str, int]]:
+        """The ids of queued runs whose deadline has passed, each with that deadline in microseconds."""
         ...
 
     async def events(

@@ -21,7 +21,7 @@ import apsw
 
 from .. import codec
 from ..clock import Clock
-from ..errors import JournalClosed, JournalReadOnly, JournalUnreadable
+from ..errors import JournalClosed, JournalError, JournalReadOnly, JournalUnreadable
 from ..settings import JournalSettings, Limits
 from . import sqlite_file
 from .locks import Roster, Turnstile
@@ -187,9 +187,18 @@ class SqliteJournal:
             lambda db: [run_id for (run_id,) in db.execute(self._sql["suspects"], {"crashes": crashes})]
         )
 
-    async def count_queued(self, *, max_crashes: int | None = None) -> int:
+    async def count_queued(self) -> int:
+        return await self._read(lambda db: int(db.execute(self._sql["count_queued"]).get))
+
+    async def has_queued(self, *, max_crashes: int | None = None) -> bool:
         bindings = {"max_crashes": max_crashes}
-        return await self._read(lambda db: int(db.execute(self._sql["count_queued"], bindings).get))
+        return await self._read(lambda db: bool(db.execute(self._sql["has_queued"], bindings).get))
+
+    async def expired(self) -> Sequence[tuple[str, int]]:
+        bindings = {"now": self._clock.now_us()}
+        return await self._read(
+            lambda db: [(row[0], row[1]) for row in db.execute(self._sql["expired_queued"], bindings)]
+        )
 
     async def events(
         self,
@@ -235,7 +244,7 @@ class SqliteJournal:
         self._the_writer().on_foreign.append(callback)
 
     def on_lost(self, callback: Callable[[Fence, Exception | None], None]) -> None:
-        self._the_writer().on_lost = callback
+        self._the_writer().on_lost.append(callback)
 
     # Life
 
@@ -247,7 +256,10 @@ class SqliteJournal:
             problems = sqlite_file.find_problems(self._anchor, thorough=False)
             if problems:
                 raise JournalUnreadable(self._name, f"it is corrupted ({problems[0]})")
-        self._roster.enlist(engine_id)
+        try:
+            self._roster.enlist(engine_id)
+        except OSError as error:
+            raise JournalReadOnly(str(self._path), error.strerror or str(error)) from error
 
     def unwritten(self, run_id: str) -> int:
         return self._the_writer().unwritten(run_id)
@@ -356,6 +368,8 @@ class SqliteJournal:
             return query(connection)
         except apsw.Error as error:
             raise sqlite_file.translate(self._name, error, self._settings.busy_timeout_s) from error
+        except OSError as error:
+            raise JournalError(f"Reading {self._name} failed: {error.strerror}.") from error
 
     def _is_alive(self, engine_id: str) -> bool:
         return self._roster.is_alive(engine_id) if self._roster is not None else engine_id in self._own_engines

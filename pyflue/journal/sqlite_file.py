@@ -189,8 +189,7 @@ def copy(connection: Database, target: Path) -> int:
     copied = connect(str(target), read_only=False, busy_timeout_s=0)
     try:
         with copied.backup("main", connection, "main") as backup:
-            while not backup.done:
-                backup.step(1000)
+            backup.step(-1)  # in one go: between steps, each commit of another process would start it over
         copied.pragma("journal_mode", "delete")
     finally:
         copied.close()

@@ -77,14 +77,17 @@ def read_blob(db: Database, sql: Mapping[str, str], stream_id: str, digest: str)
     return None if row is None else bytes(row[0])
 
 
-def put_value(db: Database, sql: Mapping[str, str], stream_id: str, value: Raw | None) -> str | None:
-    """What a column holds for a value: its text, or the name of the blob it was put into."""
-    if value is None:
-        return None
-    data = bytes(memoryview(value))
-    if len(data) <= INLINE_BYTES:
-        return data.decode()
-    return put_blob(db, sql, stream_id, data)
+def column_of(value: Raw | None) -> str | None:
+    """What a column holds for a payload or result: its text, or the name of the blob that `put_large` puts it into."""
+    if value is None or len(memoryview(value)) <= INLINE_BYTES:
+        return text(value)
+    return blob_name(bytes(memoryview(value)))
+
+
+def put_large(db: Database, sql: Mapping[str, str], stream_id: str, value: Raw | None) -> None:
+    """Keep a payload or result that is too long for its column."""
+    if value is not None and len(memoryview(value)) > INLINE_BYTES:
+        put_blob(db, sql, stream_id, bytes(memoryview(value)))
 
 
 def put_blob(db: Database, sql: Mapping[str, str], stream_id: str, data: bytes) -> str:

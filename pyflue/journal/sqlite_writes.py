@@ -102,15 +102,18 @@ class SqliteWrites:
             try:
                 self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
                 self._wal_pages = 0
-            except apsw.BusyError:
-                pass  # a long read is still under way; the next batch tries again
+            except apsw.Error:
+                pass  # a long read is under way, or the disk is full; the next batch tries again
             finally:
                 self._db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
         else:
             self._checkpointer.wake()
 
     def foreign_commits(self) -> bool:
-        version = self._data_version()
+        try:
+            version = self._data_version()
+        except apsw.Error:
+            return False  # whatever it is, the next write meets it, too, and has somebody to tell
         if version == self._seen_version:
             return False
         self._seen_version = version
@@ -173,9 +176,10 @@ class SqliteWrites:
                 new.forked_from,
                 new.idempotency_key,
                 sqlite_rows.text(new.request),
-                sqlite_rows.put_value(db, sql, run_id, new.payload),
+                sqlite_rows.column_of(new.payload),
             ),
         )
+        sqlite_rows.put_large(db, sql, run_id, new.payload)
         if new.tags:
             seq = db.last_insert_rowid()
             db.executemany(sql["add_tag"], [{"tag": tag, "seq": seq} for tag in new.tags])
@@ -217,14 +221,12 @@ class SqliteWrites:
     def finish(self, fence: Fence, outcome: Outcome) -> Outcome | None:
         db, sql, run_id = self._db, self._sql, fence.run_id
         now = self._clock.now_us()
-        result = outcome.result
-        error = outcome.error
         row = db.execute(
             sql["finish_run"],
             (
                 outcome.status.value,
-                sqlite_rows.put_value(db, sql, run_id, result),
-                sqlite_rows.text(error),
+                sqlite_rows.column_of(outcome.result),
+                sqlite_rows.text(outcome.error),
                 now,
                 run_id,
                 fence.owner,
@@ -236,6 +238,7 @@ class SqliteWrites:
         index, status = row
         if status != outcome.status:
             outcome = Outcome(status=RunStatus(status))
+        sqlite_rows.put_large(db, sql, run_id, outcome.result)
         self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
         self._touch(run_id)
         return outcome
@@ -255,8 +258,12 @@ class SqliteWrites:
     def release(self, fence: Fence) -> bool:
         bindings = {"run_id": fence.run_id, "owner": fence.owner, "attempt": fence.attempt}
         row = self._db.execute(self._sql["release_run"], bindings).fetchone()
+        if row is None:
+            return False
+        if row[0] is not None:
+            self.finish_queued(fence.run_id, _CANCELLED)
         self._touch(fence.run_id)
-        return row is not None
+        return True
 
     def cancel(self, run_id: str) -> CancelAnswer | None:
         before = self._head(run_id)

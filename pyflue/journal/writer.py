@@ -157,7 +157,7 @@ class Writer:
         self._next_look_at = 0.0
         self._opened: Exception | None = None
         self._ready = threading.Event()
-        self.on_lost: Callable[[Fence, Exception | None], None] | None = None
+        self.on_lost: list[Callable[[Fence, Exception | None], None]] = []
         self.on_foreign: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="pyflue-journal-writer", daemon=True)
 
@@ -367,10 +367,10 @@ class Writer:
                 for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)
         self._touched.clear()
-        if self.on_lost is not None:
-            for record in lost:
+        for record in lost:
+            for callback in self.on_lost:
                 if record.fence is not None:
-                    self.on_lost(record.fence, record.error)
+                    callback(record.fence, record.error)
         for loop, (records, bells) in answers.items():
             _call(loop, _resolve, records, bells)
 

@@ -141,7 +141,8 @@ async def test_runs_that_crashed_often_are_left_to_those_who_ask_for_them(journa
             await journal.claim("engine-1", 1, run_ids=[new.run_id])
 
     assert list(await journal.suspects(2)) == [new.run_id]
-    assert await journal.count_queued(max_crashes=2) == 1
+    assert await journal.has_queued(max_crashes=2)
+    assert not await journal.has_queued(max_crashes=0)
     assert [run.run_id for run in await journal.claim("engine-1", 10, max_crashes=2)] == [other.run_id]
     assert [run.run_id for run in await journal.claim("engine-1", 10, run_ids=[new.run_id])] == [new.run_id]
 

@@ -702,9 +702,10 @@ async def test_a_run_is_cancelled_through_another_engine(tmp_path: Path) -> None
 
 
 class InProcessQuarantine:
-    """Says which runs would have ended their process, without a process: what bisection needs to be tested."""
+    """Drives runs here; if one is poison, they are found under an engine that is not alive, as after a crash."""
 
-    def __init__(self, engine: EmbeddedEngine, poison: set[str]) -> None:
+    def __init__(self, journal: Journal, engine: EmbeddedEngine, poison: set[str]) -> None:
+        self.journal = journal
         self.engine = engine
         self.poison = poison
         self.tried: list[int] = []
@@ -712,9 +713,10 @@ class InProcessQuarantine:
     async def try_runs(self, run_ids: Sequence[str]) -> str | None:
         self.tried.append(len(run_ids))
         if self.poison & set(run_ids):
+            await self.journal.claim("a process that died", len(run_ids), run_ids=run_ids)
             return "signal 11"
         await self.engine.drive_these(run_ids)
-        return None
+        return "exit code 0"
 
 
 @promise("F07")
@@ -728,7 +730,7 @@ async def test_the_one_run_that_ends_its_process_is_found_among_its_neighbours(j
         await journal.requeue(Fence(run_id=run.run_id, owner="gone", attempt=run.attempt), crashed=True)
 
     engine = EmbeddedEngine(journal, functions, settings=EngineSettings(adopt_every_s=0.05))
-    quarantine = InProcessQuarantine(engine, {poison})
+    quarantine = InProcessQuarantine(journal, engine, {poison})
     engine._quarantine, engine._max_crashes = quarantine, 2  # type: ignore[attr-defined]  # it needs the engine
     async with engine:
         ended = [await final(engine, new.run_id) for new in runs]
@@ -739,6 +741,123 @@ async def test_the_one_run_that_ends_its_process_is_found_among_its_neighbours(j
     assert "signal 11" in error_of(failed[0])["message"]
     assert {run.status for run in ended if run.run_id != poison} == {RunStatus.COMPLETED}
     assert quarantine.tried[0] == 9
+
+
+async def test_suspects_whose_quarantine_never_touched_them_are_not_blamed(journal: Journal) -> None:
+    class NeverStarts:
+        def __init__(self) -> None:
+            self.tried = asyncio.Event()
+
+        async def try_runs(self, run_ids: Sequence[str]) -> str | None:
+            self.tried.set()
+            return "exit code 1"
+
+    suspect = new_run(owner="gone", workflow="echo")
+    await journal.accept(suspect)
+    await journal.requeue(fence_of(suspect), crashed=True)
+    await journal.claim("gone", 1)
+    await journal.requeue(fence_of(suspect, attempt=2), crashed=True)
+    quarantine = NeverStarts()
+    async with engine_on(journal, functions, quarantine=quarantine):
+        async with asyncio.timeout(5):
+            await quarantine.tried.wait()
+        run = await journal.run(suspect.run_id)
+    assert run is not None
+    assert run.status is RunStatus.QUEUED
+
+
+# Errors that make trouble themselves
+
+
+async def test_an_error_that_cannot_be_described_still_ends_its_run(journal: Journal) -> None:
+    class Quota(PyFlueError):
+        def __init__(self, left: int) -> None:  # without calling the base: its attributes are missing
+            self.left = left
+
+    class Rude:
+        def model_dump(self, mode: str) -> object:
+            raise RuntimeError("no")
+
+    async def odd(ctx: Context) -> None:
+        ctx.log.info("rude", what=Rude())
+        raise Quota(3)
+
+    workflows = Functions(odd)
+    async with engine_on(journal, workflows) as engine:
+        handle = await engine.submit(submission(workflows.find("odd")))
+        async with asyncio.timeout(5):
+            error = error_of(await handle.outcome())
+    assert error["type"] == "exception"
+    assert error["exception"].endswith("Quota")
+
+
+async def test_a_workflow_that_turns_its_stop_into_an_error_is_handed_back(journal: Journal) -> None:
+    async def converts(ctx: Context) -> None:
+        ctx.log.info("started")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ValueError("I was interrupted") from None
+
+    workflows = Functions(converts)
+    async with engine_on(journal, workflows) as engine:
+        handle = await engine.submit(submission(workflows.find("converts")))
+        await started(engine, handle.run_id)
+    run = await journal.run(handle.run_id)
+    assert run is not None
+    assert (run.status, run.crashes) == (RunStatus.QUEUED, 0)
+
+
+async def test_a_cancellation_that_was_requested_before_a_stop_is_honoured_by_it(journal: Journal) -> None:
+    new = new_run()
+    await journal.accept(new)
+    await journal.cancel(new.run_id)
+    assert await journal.release(fence_of(new))
+    run = await journal.run(new.run_id)
+    assert run is not None
+    assert run.status is RunStatus.CANCELLED
+
+
+async def test_the_deadline_of_a_queued_run_is_kept(journal: Journal) -> None:
+    async with engine_on(journal, functions, limits=Limits(running=1)) as engine:
+        first = await submit(engine, "forever")
+        await started(engine, first.run_id)
+        second = await submit(engine, "echo", deadline_s=0.05)
+        run = await final(engine, second.run_id)
+        await engine.cancel(first.run_id)
+    assert (run.status, error_of(run)["type"]) == (RunStatus.FAILED, "deadline_exceeded")
+
+
+async def test_runs_on_their_way_into_a_stopping_engine_are_handed_back(journal: Journal) -> None:
+    for _ in range(300):
+        await journal.accept(new_run(owner=None, workflow="forever"))
+    async with engine_on(journal, functions) as engine:
+        async with asyncio.timeout(5):
+            while not engine.stats()["running"]:
+                await asyncio.sleep(0)
+    assert await journal.count_queued() == 300
+    assert list(await journal.unfinished()) == []
+
+
+@promise("F08")
+async def test_a_run_that_fills_the_disk_fails_in_the_end_and_leaves_room_for_others(small_disk: Path) -> None:
+    async def hoard(ctx: Context) -> None:
+        while True:
+            ctx.emit("junk", {"text": "x" * 20_000})
+            await asyncio.sleep(0)
+
+    workflows = Functions(hoard, echo)
+    journal = journal_at(small_disk)
+    async with engine_on(journal, workflows) as engine:
+        handle = await engine.submit(submission(workflows.find("hoard")))
+        async with asyncio.timeout(20):
+            while (run := await journal.run(handle.run_id)) is None or not run.is_final:
+                await asyncio.sleep(0.05)
+        assert run.status is RunStatus.FAILED
+        assert "could not be written in 3 attempts" in error_of(run)["message"]
+        assert await journal.delete(run.run_id) is RunStatus.FAILED
+        assert (await (await engine.submit(submission(workflows.find("echo"), 1))).outcome()).result == raw(1)
+    await journal.close()
 
 
 # Retrying

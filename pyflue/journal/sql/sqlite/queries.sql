@@ -44,7 +44,7 @@ RETURNING last_index, status;
 -- Queue a run again that its engine gives up in good order.
 UPDATE runs SET status = 'queued', owner = NULL
 WHERE run_id = :run_id AND owner = :owner AND attempt = :attempt AND finished_at IS NULL
-RETURNING seq;
+RETURNING cancel_requested_at;
 
 -- queued_runs --
 -- The oldest runs that nobody drives (and that crashed fewer than :max_crashes times, unless that is NULL).
@@ -86,7 +86,8 @@ WHERE finished_at IS NULL AND status IN ('running', 'waiting') AND owner = :owne
 
 -- suspects --
 -- Queued runs that crashed so often that they have to be tried apart.
-SELECT run_id FROM runs WHERE finished_at IS NULL AND status = 'queued' AND crashes >= :crashes ORDER BY seq;
+SELECT run_id FROM runs
+WHERE finished_at IS NULL AND crashes >= 2 AND crashes >= :crashes AND status = 'queued' ORDER BY seq;
 
 -- run --
 -- One run with everything.
@@ -129,9 +130,20 @@ ORDER BY seq;
 SELECT DISTINCT owner FROM runs WHERE finished_at IS NULL AND status IN ('running', 'waiting');
 
 -- count_queued --
--- How many runs nobody drives yet (that crashed fewer than :max_crashes times, unless that is NULL).
-SELECT count(*) FROM runs
-WHERE finished_at IS NULL AND status = 'queued' AND (:max_crashes IS NULL OR crashes < :max_crashes);
+-- How many runs nobody drives yet.
+SELECT count(*) FROM runs WHERE finished_at IS NULL AND status = 'queued';
+
+-- has_queued --
+-- Whether there is a run that nobody drives (and that crashed fewer than :max_crashes times, unless that is NULL).
+SELECT EXISTS (
+    SELECT 1 FROM runs
+    WHERE finished_at IS NULL AND status = 'queued' AND (:max_crashes IS NULL OR crashes < :max_crashes)
+);
+
+-- expired_queued --
+-- Runs that nobody drives and whose deadline has passed.
+SELECT run_id, deadline_at FROM runs
+WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AND status = 'queued';
 
 -- events --
 -- Events of a stream above an index.

@@ -36,6 +36,8 @@ CREATE TABLE runs (
 CREATE INDEX runs_by_workflow ON runs (workflow, seq);
 CREATE INDEX runs_by_parent ON runs (parent_run_id, seq) WHERE parent_run_id IS NOT NULL;
 CREATE INDEX runs_unfinished ON runs (status, seq) WHERE finished_at IS NULL;
+CREATE INDEX runs_suspect ON runs (crashes) WHERE finished_at IS NULL AND crashes >= 2;
+CREATE INDEX runs_by_deadline ON runs (deadline_at) WHERE finished_at IS NULL AND deadline_at IS NOT NULL;
 CREATE INDEX runs_ended_badly ON runs (status, seq) WHERE status IN ('failed', 'cancelled');
 CREATE INDEX runs_by_end ON runs (finished_at) WHERE finished_at IS NOT NULL;
 
