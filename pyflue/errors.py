@@ -153,9 +153,12 @@ class TooLarge(PyFlueError):
     type = "too_large"
 
     def __init__(self, what: str, size_bytes: int | None, limit_bytes: int, setting: str) -> None:
-        size = "more than the limit" if size_bytes is None else f"{size_bytes:,} bytes"
+        if size_bytes is None:
+            sentence = f"{what} is larger than the limit of {limit_bytes:,} bytes."
+        else:
+            sentence = f"{what} has {size_bytes:,} bytes; the limit is {limit_bytes:,} bytes."
         super().__init__(
-            f"{what} has {size}; the limit is {limit_bytes:,} bytes.",
+            sentence,
             hint=f"Make it smaller, or raise the setting {setting}.",
             details={"limit_bytes": limit_bytes},
         )

@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
+from . import __version__, codec
 from .errors import PyFlueError
-from .journal import Journal, open_journal
+from .ids import workflow_of
+from .journal import Journal, RunStatus, open_journal
 from .logs import logger
-from .settings import FILE_NAME, Settings, find_root, load_settings
+from .settings import FILE_NAME, Settings, find_root, load_settings, misspelt_variables
 
 if TYPE_CHECKING:
     from .engine import EmbeddedEngine
+    from .journal import Outcome
     from .server import PyFlueApp, Services
     from .workflows import Catalog
 
@@ -42,10 +44,11 @@ class Project:
     journal: Journal
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def engine(self, *, adopts: bool) -> EmbeddedEngine:
+    def engine(self, *, adopts: bool, on_end: Callable[[str, Outcome], None] | None = None) -> EmbeddedEngine:
         """An engine for this project, not yet started.
 
-        With `adopts` it also drives queued runs and those of engines that died, as servers do.
+        With `adopts` it also drives queued runs and those of engines that died, as servers do. `on_end` is called with
+        the id and the outcome of each run that ended here.
         """
         from .apart import SubprocessQuarantine
         from .engine import EmbeddedEngine
@@ -58,6 +61,7 @@ class Project:
             limits=self.settings.limits,
             root=self.settings.root,
             adopts=adopts,
+            on_end=on_end,
             quarantine=SubprocessQuarantine(self.settings.root, self.options, program=_APART)
             if adopts and is_on_disk
             else None,
@@ -116,7 +120,8 @@ class ProjectApp:
         try:
             # In a thread, and before the first request: no request waits for an import.
             await asyncio.to_thread(project.catalog.refresh)
-            async with project.engine(adopts=True) as engine:
+            _report(project.catalog)
+            async with project.engine(adopts=True, on_end=_report_failure) as engine:
                 services = Services(
                     settings=project.settings,
                     catalog=project.catalog,
@@ -130,10 +135,12 @@ class ProjectApp:
                     async with self._reloading(project.catalog):
                         yield app
                 finally:
+                    log.info("stopping", running=engine.stats()["running"])
                     # It stays in its place: a request that comes from now on is answered 503 by it.
                     app.begin_stop()
         finally:
             await project.journal.close()
+        log.info("stopped")
 
     @contextlib.asynccontextmanager
     async def _reloading(self, catalog: Catalog) -> AsyncGenerator[None]:
@@ -144,11 +151,15 @@ class ProjectApp:
         from .workflows.watch import watch
 
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch(catalog, on_change=lambda: _report(catalog)))
+            watching = tasks.create_task(watch(catalog, on_change=lambda: _report_reload(catalog)))
             try:
                 yield
             finally:
                 watching.cancel()
+
+    def count_workflows(self) -> int:
+        """How many workflows it serves."""
+        return len(self._app.services.catalog.names()) if self._app is not None else 0
 
     async def _start_late(self) -> PyFlueApp:
         # One task opens the project and would close it again; the requests only wait for it.
@@ -163,10 +174,10 @@ class ProjectApp:
             async with self.running() as app:
                 started.set_result(app)
                 await asyncio.Event().wait()  # until the event loop ends
-        except PyFlueError as error:
-            if started.done():
+        except BaseException as error:
+            if started.done() or not isinstance(error, Exception):
                 raise
-            started.set_exception(error)
+            started.set_exception(error)  # the requests that wait for it fail with it; the next one tries again
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -207,16 +218,14 @@ def run_server(
     options: Mapping[str, Any],
     *,
     dev: bool = False,
-    on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a project until SIGINT or SIGTERM, then hand its runs back and return (`pyflue dev`, `pyflue serve`).
-
-    `on_ready` is called with the URL once it answers.
 
     Raises:
         PyFlueError: it could not start, or not listen where the settings say.
     """
     import gc
+    import os
     import sys
 
     from .logs import configure
@@ -226,6 +235,8 @@ def run_server(
     configure(pretty=dev and sys.stderr.isatty())
     if settings.unknown_tables:
         log.warning("unknown_tables_ignored", file=FILE_NAME, tables=list(settings.unknown_tables))
+    for variable, meant in misspelt_variables(os.environ):
+        log.warning("unknown_variable_ignored", variable=variable, did_you_mean=meant)
     app = ProjectApp(settings.root, options=options, dev=dev)
     sock = bind(settings.server)
 
@@ -234,7 +245,7 @@ def run_server(
         # here, several times a second under load, and the slowest requests were those that met one).
         gc.collect()
         gc.freeze()
-        (on_ready or _say_ready)(url)
+        log.info("listening", url=url, workflows=app.count_workflows())
 
     try:
         listen(app, sock, settings, on_ready=ready)
@@ -242,15 +253,25 @@ def run_server(
         raise app.failure or error from None
 
 
-def _say_ready(url: str) -> None:
-    log.info("listening", url=url)
+def _report_failure(run_id: str, outcome: Outcome) -> None:
+    """Tell of a run that failed. What its exception said is in its record, and not for logs that are sent elsewhere."""
+    if outcome.status is not RunStatus.FAILED:
+        return
+    error: dict[str, Any] = {} if outcome.error is None else codec.load(outcome.error)
+    log.warning(
+        "run_failed", run_id=run_id, workflow=workflow_of(run_id), type=error.get("type"), where=error.get("where")
+    )
+
+
+def _report_reload(catalog: Catalog) -> None:
+    _report(catalog)
+    log.info("reloaded", workflows=len(catalog.names()))
 
 
 def _report(catalog: Catalog) -> None:
     for diagnostic in catalog.diagnostics():
         where = f"{diagnostic.path}:{diagnostic.line}" if diagnostic.line else str(diagnostic.path)
         log.warning("workflow_file", where=where, problem=diagnostic.message)
-    log.info("reloaded", workflows=len(catalog.names()))
 
 
 def _dialect_routes(project: Project, services: Services) -> list[Any]:

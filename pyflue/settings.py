@@ -130,6 +130,8 @@ GROUPS: Mapping[str, type] = {
 }
 #: Variables with a shorter name than the rule gives; people type these.
 SHORT_VARIABLES = {"server.token": "PYFLUE_TOKEN"}
+#: How alike a variable must be to one of ours to be taken for it; `PYFLUE_…` variables of others are left alone.
+_ALIKE = 0.85
 
 
 def describe() -> Iterator[tuple[str, str, Any, str]]:
@@ -144,7 +146,24 @@ def variable_of(name: str) -> str:
     """The environment variable of a setting; empty for `server.tokens`, a table that only the file can hold."""
     if name == "server.tokens":
         return ""
-    return SHORT_VARIABLES.get(name) or "PYFLUE_" + name.replace(".", "_").upper()
+    return SHORT_VARIABLES.get(name) or _variable_by_rule(name)
+
+
+def _variable_by_rule(name: str) -> str:
+    return "PYFLUE_" + name.replace(".", "_").upper()
+
+
+def misspelt_variables(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Each variable that sets nothing but looks as if it should, with what was probably meant."""
+    meant: dict[str, str] = {}
+    for name, variable, *_ in describe():
+        meant[_variable_by_rule(name)] = variable or f"{name} in {FILE_NAME}"
+        if variable:
+            meant[variable] = variable
+    for variable in sorted(environ):
+        if variable.startswith("PYFLUE_") and meant.get(variable) != variable and environ[variable]:
+            for close in difflib.get_close_matches(variable, meant, n=1, cutoff=_ALIKE):
+                yield variable, meant[close]
 
 
 def find_root(start: Path) -> Path:
@@ -180,7 +199,7 @@ def load_settings(
     root = root.resolve()
     environ = os.environ if environ is None else environ
     tables = _read_file(root / FILE_NAME)
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    given = _given(options or {})
     groups: dict[str, Any] = {}
     for group, kind in GROUPS.items():
         table = tables.pop(group, {})
@@ -201,10 +220,20 @@ def load_settings(
             elif key in table:
                 values[key] = _convert(name, FILE_NAME, table[key], item.default)
         groups[group] = kind(**values)
-    for table in tables:
+    for table, value in tables.items():
+        if not isinstance(value, dict):
+            raise SettingsInvalid(table, FILE_NAME, "it is in no table; write `[server]`, or another one, above it.")
         if difflib.get_close_matches(table, GROUPS, n=1):
             raise SettingsInvalid(table, FILE_NAME, _unknown(table, GROUPS))
     return Settings(root=root, unknown_tables=tuple(sorted(tables)), **groups)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: default for name, _, default, _ in describe()}
+    for name in options:
+        if name not in known:
+            raise SettingsInvalid(name, "the options", _unknown(name, known))
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -271,5 +300,8 @@ def _tokens(source: str, value: Any) -> tuple[Token, ...]:
         scopes: Any = fields.get("scopes", [])
         if not isinstance(scopes, list) or not scopes or not set(scopes) <= set(SCOPES):  # pyright: ignore[reportUnknownArgumentType]
             raise SettingsInvalid(where, source, f"expected scopes out of {', '.join(SCOPES)}.")
+        for earlier in tokens:
+            if earlier.value == text:
+                raise SettingsInvalid(where, source, f"it has the same value as {earlier.name!r}; each needs its own.")
         tokens.append(Token(name=str(name), value=text, scopes=frozenset(scopes)))  # pyright: ignore[reportUnknownArgumentType]
     return tuple(tokens)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyflue.errors import ProjectNotFound, SettingsInvalid
-from pyflue.settings import SCOPES, Settings, Token, describe, find_root, load_settings
+from pyflue.settings import SCOPES, Settings, Token, describe, find_root, load_settings, misspelt_variables
 
 
 @pytest.fixture
@@ -91,6 +91,35 @@ def test_an_unknown_key_is_refused_and_the_nearest_one_suggested(root: Path) -> 
         load(root, "[limits]\nzebra = 1\n")
 
 
+@pytest.mark.parametrize("value", [3, None])
+def test_an_unknown_option_is_refused_and_the_nearest_one_suggested(root: Path, value: int | None) -> None:
+    with pytest.raises(SettingsInvalid, match=r"server\.prt \(from the options\): .*did you mean 'server\.port'\?"):
+        load(root, options={"server.prt": value})
+
+
+def test_a_key_outside_of_any_table_is_refused(root: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"port \(from pyflue\.toml\): it is in no table"):
+        load(root, "port = 3001\n")
+
+
+def test_a_misspelt_variable_is_noticed_and_those_of_others_are_not() -> None:
+    environ = {
+        "PYFLUE_SERVR_PORT": "1",
+        "PYFLUE_SERVER_TOKEN": "a-secret-of-16-letters",
+        "PYFLUE_SERVER_TOKENS": "x",
+        "PYFLUE_SERVER_PORT": "1",
+        "PYFLUE_TOKEN": "a-secret-of-16-letters",
+        "PYFLUE_LIMITS_RUNING": "",
+        "PYFLUE_COLOUR": "red",
+        "SERVER_PORT": "1",
+    }
+    assert dict(misspelt_variables(environ)) == {
+        "PYFLUE_SERVR_PORT": "PYFLUE_SERVER_PORT",
+        "PYFLUE_SERVER_TOKEN": "PYFLUE_TOKEN",
+        "PYFLUE_SERVER_TOKENS": "server.tokens in pyflue.toml",
+    }
+
+
 def test_tables_of_others_are_kept_apart(root: Path) -> None:
     assert load(root, "[plugin]\nkey = 1\n[server]\n").unknown_tables == ("plugin",)
 
@@ -142,6 +171,17 @@ def test_named_tokens_have_a_value_and_scopes(root: Path) -> None:
         Token(name="ci", value="0123456789abcdef", scopes=frozenset({"run", "read"})),
         Token(name="boss", value="fedcba9876543210", scopes=frozenset({"admin"})),
     )
+
+
+def test_two_named_tokens_with_one_value_are_refused(root: Path) -> None:
+    toml = """
+        [server.tokens]
+        ci = { token = "0123456789abcdef", scopes = ["run"] }
+        boss = { token = "0123456789abcdef", scopes = ["admin"] }
+        """
+    with pytest.raises(SettingsInvalid, match=r"server\.tokens\.boss .*the same value as 'ci'") as refused:
+        load(root, toml)
+    assert "0123456789abcdef" not in str(refused.value)
 
 
 def test_a_token_does_not_show_in_what_is_printed_of_it(root: Path) -> None:

@@ -5,6 +5,9 @@ Nothing but click is imported until a command is chosen, `pyflue --help` and com
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,8 @@ COMMANDS = {
     "completion": ("completion", "Print the script that completes `pyflue` commands in a shell."),
 }
 EXIT_INTERRUPTED = 130
+#: These write nothing to stdout, so they do not need it.
+_SILENT = {"init", "dev", "serve"}
 
 
 class LazyGroup(click.Group):
@@ -42,6 +47,17 @@ class LazyGroup(click.Group):
             return None
         module, _ = COMMANDS[cmd_name]
         return import_module(f"{__package__}.{module}").command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, COMMANDS)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {' or '.join(close)}?" if close else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -62,6 +78,19 @@ class LazyGroup(click.Group):
             raise Failure(error) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        except UnicodeEncodeError as error:
+            from .errors import Problem
+
+            text = ascii(error.object[max(error.start - 40, 0) : error.end + 40])
+            hint = "Use a UTF-8 locale, or set PYTHONUTF8=1; a path must be valid UTF-8."
+            raise Problem(f"There is no way to write {text} in {error.encoding}.", hint=hint) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # the reader has left; click ends the command in silence
+            from .errors import Problem
+
+            what = error.strerror or str(error)
+            raise Problem(what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}") from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -72,9 +101,17 @@ class LazyGroup(click.Group):
     help="The project folder; otherwise the nearest one from here upwards.",
 )
 @click.version_option(__version__, message="pyflue %(version)s")
-def main(project: Path | None) -> None:
+@click.pass_context
+def main(ctx: click.Context, project: Path | None) -> None:
     """Durable workflows from plain files: a workflow is a file, a run is its journal.
 
     The result of a command goes to stdout, everything else to stderr. Exit codes: 0 done, 1 the run failed, 2 wrong
     use, 3 not found or not reachable, 4 refused, 5 the journal cannot be used, 130 interrupted.
     """
+    # A stream that was closed (`>&-`) is None here.
+    if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None and ctx.invoked_subcommand not in _SILENT:  # pyright: ignore[reportUnnecessaryComparison]
+        from .errors import Problem
+
+        raise Problem("stdout is closed, so there is nowhere to write the result.")

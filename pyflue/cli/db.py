@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
 from ..clock import to_us
-from ..journal import Checked, open_journal
-from ..settings import load_settings
+from ..errors import JournalUnreadable
+from ..journal import Checked
 from .output import counted, print_json, say, shown
 from .params import Duration, json_option
-from .project import open_for_reading, open_for_writing, project_root
+from .project import existing_journal, open_for_reading, open_for_writing
 
 #: Runs deleted in one transaction: few enough not to hold up a running server.
 _BATCH = 200
@@ -45,7 +46,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
         for problem in checked.problems:
             click.echo(shown(problem))
         verdict = "sound" if not checked.problems else counted(len(checked.problems), "problem")
-        say(f"{checked.path}: {counted(checked.runs, 'run')}, {checked.size_bytes:,} bytes, {verdict}")
+        click.echo(shown(f"{checked.path}: {counted(checked.runs, 'run')}, {checked.size_bytes:,} bytes, {verdict}"))
     if checked.problems:
         say("Put a backup in its place, or move the file away to start a new journal.")
         ctx.exit(PROBLEMS_FOUND)
@@ -59,6 +60,9 @@ def backup(ctx: click.Context, target: Path, as_json: bool) -> None:
     """Write a consistent copy of the journal to a new file, also while a server is running."""
     if target.exists():
         raise click.BadParameter(f"{target} is there already; a backup never overwrites.", param_hint="TARGET")
+    if not target.parent.is_dir():
+        raise click.BadParameter(f"There is no folder {target.parent}.", param_hint="TARGET")
+    existing_journal(ctx)
 
     async def copy() -> int:
         async with open_for_reading(ctx) as journal:
@@ -78,6 +82,7 @@ def backup(ctx: click.Context, target: Path, as_json: bool) -> None:
 @click.pass_context
 def collect(ctx: click.Context, older_than: float, as_json: bool) -> None:
     """Delete old finished runs with their events, and expired idempotency keys. Other runs are never touched."""
+    existing_journal(ctx)
     before_us = to_us(datetime.now(UTC) - timedelta(seconds=older_than))
 
     async def delete() -> int:
@@ -95,10 +100,14 @@ def collect(ctx: click.Context, older_than: float, as_json: bool) -> None:
 
 
 async def _check(ctx: click.Context) -> Checked:
-    # Not through `open_for_reading`: a journal that is not there is an answer here.
-    settings = load_settings(project_root(ctx))
-    journal = open_journal(settings.journal_url, settings=settings.journal, limits=settings.limits, read_only=True)
+    path = existing_journal(ctx)
     try:
-        return await journal.check()
-    finally:
-        await journal.close()
+        async with open_for_reading(ctx) as journal:
+            return await journal.check()
+    except JournalUnreadable as error:
+        if path is None or not os.access(path, os.R_OK):
+            raise
+        # What keeps the file from being opened is what the check has found.
+        return Checked(
+            path=str(path), schema_version=0, size_bytes=path.stat().st_size, runs=0, problems=(error.message,)
+        )

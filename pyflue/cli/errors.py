@@ -50,21 +50,34 @@ EXIT_CODES: dict[type[PyFlueError], int] = {
     errors.ServerAnswered: FAILED,
 }
 
+#: Hints in the words of the command line, for errors whose own hint is for callers of the HTTP API.
+_HINTS: dict[type[PyFlueError], str] = {
+    errors.Unauthorized: "Set the variable PYFLUE_TOKEN, or server.token in pyflue.toml.",
+}
+
 
 def exit_code(kind: type[PyFlueError]) -> int:
     """The exit code of a command that ends with this kind of error."""
     return next(EXIT_CODES[cls] for cls in kind.__mro__ if cls in EXIT_CODES)
 
 
-class Failure(click.ClickException):
-    """A `PyFlueError` as click ends a command with it."""
+class Problem(click.ClickException):
+    """Why a command ends, as click ends it: a line on stderr, a hint, an exit code."""
 
-    def __init__(self, error: PyFlueError) -> None:
-        super().__init__(error.message)
-        self.exit_code = exit_code(type(error))  # pyright: ignore[reportAttributeAccessIssue]  (click: set per instance)
-        self._hint = error.hint
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # pyright: ignore[reportAttributeAccessIssue]  (click: set per instance)
+        self._hint = hint
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"{paint('error:', fg='red', bold=True)} {shown(self.message)}", file=file, err=True)
         if self._hint:
             click.echo(f"{paint('hint:', fg='cyan')} {shown(self._hint)}", file=file, err=True)
+
+
+class Failure(Problem):
+    """A `PyFlueError` as click ends a command with it."""
+
+    def __init__(self, error: PyFlueError) -> None:
+        hint = _HINTS.get(type(error), error.hint)
+        super().__init__(error.message, hint=hint, exit_code=exit_code(type(error)))

@@ -13,9 +13,9 @@ import click
 from ..clock import to_us
 from ..journal import follow as follow_journal
 from .events import FORMATS, LEVELS, EventJson, Selection, to_json
-from .output import print_json
+from .output import print_json, say, shown
 from .params import Duration, RunId, Words, server_option
-from .project import client_of, find_run, open_for_reading
+from .project import client_of, find_run, open_for_reading, what_it_waits_for
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
@@ -92,6 +92,8 @@ async def _from_journal(
         if since is not None:
             after = max(after, await journal.first_event_since(run_id, to_us(since)))
         if follow and not run.is_final:
+            if (waits_for := await what_it_waits_for(journal, run)) is not None:
+                say(waits_for)
             async for event in follow_journal(journal, run_id, after=min(after, run.last_index)):
                 yield [to_json(event)]
             return
@@ -105,7 +107,10 @@ async def _from_server(
 ) -> AsyncGenerator[Sequence[EventJson], None]:
     async with client:
         if follow:
-            async with aclosing(client.runs.stream(run_id, after=after)) as events:
+            events = client.runs.stream(
+                run_id, after=after, on_broken=lambda error: say(f"reconnecting: {shown(error.message)}")
+            )
+            async with aclosing(events):
                 async for event in events:
                     yield [event]
             return

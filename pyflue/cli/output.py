@@ -6,6 +6,7 @@ that reorders text is shown as an escape. JSON stays JSON: there the same charac
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -16,8 +17,13 @@ import click
 
 from .. import codec
 
-#: C0 and C1 controls, DEL, line and paragraph separators, and the marks that change the direction of text.
-_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+#: C0 and C1 controls, DEL, line and paragraph separators, the marks that change the direction of text, and the halves
+#: of characters that stand for bytes which are no text (in the name of a file, say).
+_UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+#: Between two columns of a table on a terminal.
+_GAP = 3
+#: Cells of a cut column that are still worth showing.
+_LEAST = 12
 _unsafe = re.compile(f"[{_UNSAFE}]")
 _unsafe_but_layout = re.compile(f"(?![\\n\\t])[{_UNSAFE}]")
 
@@ -50,6 +56,11 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def prints_aside() -> contextlib.AbstractContextManager[Any]:
+    """While it is open, what authors' code prints goes to stderr: it is no result, so it does not belong on stdout."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def print_json(value: Any, *, indent: int = 2) -> None:
     """Write a JSON value to stdout, indented; `indent=0` writes it on one line."""
     data = codec.encode(value)
@@ -66,22 +77,48 @@ def print_result(value: codec.Raw | None) -> None:
         print_json(value)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write rows to stdout. The first column, an id or a name to copy, is never broken."""
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, whole: int = 0) -> None:
+    """Write rows to stdout. The first column, an id or a name to copy, is never broken.
+
+    On a terminal that is too narrow, cells are folded; with `whole` none is. Then the columns after the first `whole`
+    are left out, from the last one on, and only the last one may be cut.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, markup=False, emoji=False)
+    cells = [[Text(shown(cell)) for cell in row] for row in (columns, *rows)]
+    last_width = None
     if not console.is_terminal:
         console.width = 100_000  # another program reads this: no line may be broken
+    elif whole:
+        widths = [max(row[at].cell_len for row in cells) for at in range(len(columns))]
+        count = _fitting(widths, whole, console.width)
+        cells = [row[:count] for row in cells]
+        before_last = sum(widths[: count - 1]) + _GAP * (count - 1)
+        last_width = max(console.width - before_last, _LEAST) if count == len(columns) > whole else None
+        console.width = max(console.width, before_last + (last_width or widths[count - 1]))
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-    for position, name in enumerate(columns):
-        table.add_column(name, no_wrap=position == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(shown(cell)) for cell in row))
+    for position, name in enumerate(cells[0]):
+        if whole:
+            is_last = position == len(columns) - 1
+            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=last_width if is_last else None)
+        else:
+            table.add_column(name, no_wrap=position == 0, overflow="fold")
+    for row in cells[1:]:
+        table.add_row(*row)
     console.print(table)
+
+
+def _fitting(widths: Sequence[int], whole: int, width: int) -> int:
+    """How many columns a terminal has room for, at least `whole`; of the last one a part is enough."""
+    count = len(widths)
+    needed = [*widths[:-1], min(widths[-1], _LEAST)]
+    while count > whole and sum(needed[:count]) + _GAP * (count - 1) > width:
+        count -= 1
+    return count
 
 
 def error_lines(error: Mapping[str, Any]) -> list[str]:

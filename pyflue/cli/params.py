@@ -63,6 +63,18 @@ class Words(click.ParamType[tuple[str, ...]]):
         return tuple(word.strip() for word in str(value).split(",") if word.strip())
 
 
+class Tags(Words):
+    """A run's tags, separated by commas."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        words = super().convert(value, param, ctx)
+        if not words:
+            return words
+        from ..client.tags import checked_tags
+
+        return checked_tags(words)
+
+
 class WorkflowName(click.ParamType[str]):
     """A workflow's name; completes from the files, without importing them."""
 
@@ -110,6 +122,8 @@ def server_option(function: F) -> F:
 def read_payload(text: str) -> bytes:
     """The bytes of a `--payload`: the text itself, a file's after `@`, or stdin's for `-`."""
     if text == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
+            raise click.BadParameter("stdin is closed.", param_hint="'--payload'")
         return sys.stdin.buffer.read()
     if not text.startswith("@"):
         return text.encode(errors="surrogateescape")

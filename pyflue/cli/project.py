@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..errors import ProjectNotFound, RunNotFound
-from ..journal import Journal, Run, RunFilter, open_journal
+from ..errors import ProjectNotFound, RunNotFound, WorkflowNotFound
+from ..journal import Journal, Run, RunFilter, RunStatus, open_journal
 from ..settings import Settings, find_root, load_settings
+from .errors import NOT_FOUND, Problem
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
+    from ..engine import Workflow
+    from ..workflows import Catalog
+
+#: Who drives a run that nobody drives now.
+PICKED_UP = "`pyflue dev` or `pyflue serve` of this project takes it up, now or when it is started."
 
 _RECENT = 25
 _SQLITE = "sqlite:///"
@@ -44,6 +50,23 @@ async def open_for_writing(ctx: click.Context) -> AsyncGenerator[Journal, None]:
         yield journal
 
 
+def existing_journal(ctx: click.Context) -> Path | None:
+    """The file of the project's journal; None if it is not kept in a file.
+
+    Raises:
+        Problem: nothing has been recorded yet.
+    """
+    url = load_settings(project_root(ctx)).journal_url
+    if not url.startswith(_SQLITE):
+        return None
+    path = Path(url.removeprefix(_SQLITE))
+    if not path.exists():
+        raise Problem(f"There is no journal yet at {path}.", exit_code=NOT_FOUND)
+    if path.stat().st_size == 0:
+        raise Problem(f"{path} is empty: not a journal yet.", exit_code=NOT_FOUND)
+    return path
+
+
 def client_of(ctx: click.Context, server: str) -> PyFlueClient:
     """A client of the server at an address, with the token of the settings; outside of a project PYFLUE_TOKEN only.
 
@@ -69,6 +92,31 @@ async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Ru
     if run is None:
         raise RunNotFound(run_id)
     return run
+
+
+async def what_it_waits_for(journal: Journal, run: Run) -> str | None:
+    """What has to happen before a run goes on, in words; None if it is being driven, or has ended."""
+    if run.status is RunStatus.QUEUED:
+        return f"run {run.run_id} is queued: {PICKED_UP}"
+    if not run.is_final and run.run_id in {lost.run_id for lost in await journal.lost()}:
+        return f"run {run.run_id} is {run.status}, but its engine is gone: {PICKED_UP}"
+    return None
+
+
+def find_workflow(catalog: Catalog, name: str) -> Workflow:
+    """The workflow of a name; if there is none, the error names those that look like it.
+
+    Raises:
+        WorkflowNotFound, WorkflowInvalid
+    """
+    try:
+        return catalog.find(name)
+    except WorkflowNotFound as error:
+        from difflib import get_close_matches
+
+        if close := get_close_matches(name, catalog.names()):
+            error.hint = f"Did you mean {' or '.join(close)}? {error.hint}"
+        raise
 
 
 def recent_runs(ctx: click.Context) -> list[tuple[str, str]]:

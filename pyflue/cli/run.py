@@ -7,19 +7,24 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import click
 
 from .. import codec
-from ..errors import TooLarge
-from .params import Duration, Words, WorkflowName, json_option, read_payload, server_option
-from .project import client_of, project_root
-from .running import PICKED_UP, Ended, drive, drive_remote, enqueue, report, report_accepted
+from ..errors import InvalidJson, TooLarge
+from .output import prints_aside
+from .params import Duration, Tags, WorkflowName, json_option, read_payload, server_option
+from .project import PICKED_UP, client_of, find_workflow, project_root
+from .running import Ended, drive, drive_remote, enqueue, refuse_in_memory, report, report_accepted
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
     from ..engine import Submission
     from ..main import Project
+
+#: How deep a payload may be is the server's decision.
+_ANY_DEPTH = sys.getrecursionlimit()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +42,7 @@ class _Order:
 @click.option(
     "--payload", default="{}", metavar="JSON", help="The input: JSON, @file to read a file, - to read stdin. [{}]"
 )
-@click.option("--tags", type=Words(), default=(), metavar="A,B", help="Tags of the run.")
+@click.option("--tags", type=Tags(), default=(), metavar="A,B", help="Tags of the run.")
 @click.option("--deadline", type=Duration(), metavar="TIME", help="End the run as failed after this time (90, 10m).")
 @click.option("--stream", is_flag=True, help="Show events as they happen, on stderr.")
 @click.option("--detach", is_flag=True, help="Only accept the run and print its id; a server drives it.")
@@ -83,25 +88,34 @@ def command(
 async def _run_here(root: Path, order: _Order, *, stream: bool) -> Ended:
     from ..main import open_project
 
-    project = open_project(root)
-    try:
-        submission = _submission(project, order)
-        async with project.engine(adopts=False) as engine:
-            return await drive(engine, await engine.submit(submission), order.name, stream=stream)
-    finally:
-        await project.journal.close()
+    with prints_aside():
+        project = open_project(root)
+        try:
+            submission = _submission(project, order)
+            async with project.engine(adopts=False) as engine:
+                return await drive(engine, await engine.submit(submission), order.name, stream=stream)
+        finally:
+            await project.journal.close()
 
 
 async def _run_there(client: PyFlueClient, order: _Order, *, stream: bool) -> Ended:
+    workflows, payload = client.workflows, _decoded(order, max_depth=_ANY_DEPTH)
+    # The same call again, with the same key, finds the same run: so its caller gets the result without `runs.get`.
+    asked: dict[str, Any] = {"tags": order.tags, "deadline_s": order.deadline_s, "idempotency_key": uuid4().hex}
     async with client:
-        events = client.workflows.stream(order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s)
-        return await drive_remote(client, events, order.name, stream=stream)
+        return await drive_remote(
+            client,
+            workflows.stream(order.name, payload, **asked),
+            order.name,
+            stream=stream,
+            repeat=lambda: workflows.invoke(order.name, payload, wait=True, **asked),
+        )
 
 
 async def _send(client: PyFlueClient, order: _Order) -> str:
     async with client:
         answer = await client.workflows.invoke(
-            order.name, _decoded(order), tags=order.tags, deadline_s=order.deadline_s
+            order.name, _decoded(order, max_depth=_ANY_DEPTH), tags=order.tags, deadline_s=order.deadline_s
         )
         return answer["run_id"]
 
@@ -110,11 +124,13 @@ async def _accept(root: Path, order: _Order) -> str:
     """Put the run on the journal's queue, checked as if it were to start here."""
     from ..main import open_project
 
-    project = open_project(root)
-    try:
-        return await enqueue(project.journal, _submission(project, order))
-    finally:
-        await project.journal.close()
+    with prints_aside():
+        project = open_project(root)
+        try:
+            refuse_in_memory(project.settings)
+            return await enqueue(project.journal, _submission(project, order))
+        finally:
+            await project.journal.close()
 
 
 def _submission(project: Project, order: _Order) -> Submission:
@@ -125,10 +141,10 @@ def _submission(project: Project, order: _Order) -> Submission:
     from ..engine import Submission
 
     limits = project.settings.limits
-    workflow = project.catalog.find(order.name)
+    workflow = find_workflow(project.catalog, order.name)
     if len(order.payload) > limits.payload_bytes:
         raise TooLarge("The payload", len(order.payload), limits.payload_bytes, "limits.payload_bytes")
-    payload = codec.decode(order.payload, "The payload", max_depth=limits.json_depth)
+    payload = _decoded(order, max_depth=limits.json_depth)
     return Submission(
         workflow=workflow,
         payload=codec.compact(order.payload, payload),
@@ -138,6 +154,10 @@ def _submission(project: Project, order: _Order) -> Submission:
     )
 
 
-def _decoded(order: _Order) -> Any:
-    # How deep it may be is the server's decision.
-    return codec.decode(order.payload, "The payload", max_depth=sys.getrecursionlimit())
+def _decoded(order: _Order, *, max_depth: int) -> Any:
+    try:
+        return codec.decode(order.payload, "The payload", max_depth=max_depth)
+    except InvalidJson as error:
+        if type(error) is InvalidJson:
+            error.hint = """Text is JSON in quotes: --payload '"hello"'; @file reads a file, - reads stdin."""
+        raise

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,9 +17,10 @@ import click
 from .. import codec
 from ..clock import SystemClock
 from ..codec import Raw
-from ..errors import PyFlueError, RunCancelled, RunFailed, RunFinished, RunStopped
+from ..errors import Forbidden, PyFlueError, RunCancelled, RunFailed, RunFinished, RunStopped
 from ..ids import new_run_id
 from ..journal import Journal, NewRun, Outcome
+from .errors import USAGE, Problem
 from .events import EventJson, to_json
 from .live import Show, reporter
 from .output import error_lines, print_json, print_result, say
@@ -28,9 +28,7 @@ from .output import error_lines, print_json, print_result, say
 if TYPE_CHECKING:
     from ..client import PyFlueClient
     from ..engine import Engine, RunHandle, Submission
-
-#: Who drives a run that was only accepted.
-PICKED_UP = "`pyflue dev` or `pyflue serve` of this project takes it up, now or when it is started."
+    from ..settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +45,7 @@ async def drive(engine: Engine, handle: RunHandle, workflow: str, *, stream: boo
     """See a run in this process through to its end. Being cancelled (Ctrl-C) cancels the run."""
     say(f"run {handle.run_id}")
     try:
-        # What a workflow prints is not the run's result, so it does not belong on stdout.
-        with contextlib.redirect_stdout(sys.stderr), reporter(workflow, stream=stream) as show:
+        with reporter(workflow, stream=stream) as show:
             async with asyncio.TaskGroup() as tasks:
                 reading = None if show is None else tasks.create_task(_show_events(engine, handle.run_id, show))
                 ended = await _outcome(engine, handle)
@@ -66,9 +63,17 @@ async def drive(engine: Engine, handle: RunHandle, workflow: str, *, stream: boo
 
 
 async def drive_remote(
-    client: PyFlueClient, events: AsyncGenerator[EventJson, None], workflow: str, *, stream: bool
+    client: PyFlueClient,
+    events: AsyncGenerator[EventJson, None],
+    workflow: str,
+    *,
+    stream: bool,
+    repeat: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
 ) -> Ended:
-    """See a run on a server through to its end. Being cancelled (Ctrl-C) cancels the run."""
+    """See a run on a server through to its end. Being cancelled (Ctrl-C) cancels the run.
+
+    `repeat` asks for the run's result as its caller, for a token that may start runs but not read their records.
+    """
     run_id: str | None = None
     try:
         with reporter(workflow, stream=stream) as show:
@@ -81,13 +86,50 @@ async def drive_remote(
                         show(event)
     except asyncio.CancelledError:
         if run_id is not None:
-            with contextlib.suppress(RunFinished):
+            try:
                 await client.runs.cancel(run_id)
                 say(f"run {run_id} cancelled")
+            except RunFinished:
+                pass
+            except Forbidden as error:
+                say(f"run {run_id} goes on: {error.message}")
         raise
-    record = await client.runs.get(str(run_id))
+    try:
+        record = await client.runs.get(str(run_id))
+    except Forbidden:
+        if repeat is None:
+            raise
+        return await _as_caller(str(run_id), repeat)
     result = None if record["status"] != "completed" else Raw(codec.encode(record["result"]))
     return Ended(run_id=str(run_id), status=record["status"], result=result, error=record["error"])
+
+
+async def _as_caller(run_id: str, repeat: Callable[[], Awaitable[Mapping[str, Any]]]) -> Ended:
+    """How a run ended, as the server tells it to whoever started the run."""
+    try:
+        result = (await repeat())["result"]
+    except RunCancelled:
+        return Ended(run_id=run_id, status="cancelled", result=None, error=None)
+    except PyFlueError as error:
+        if error.run_id != run_id:
+            raise  # not the run failed but the question
+        said = {**error.to_dict(), "message": error.message.removeprefix(f"Run {run_id} failed: ")}
+        told = {**said, **error.error} if isinstance(error, RunFailed) else said
+        return Ended(run_id=run_id, status="failed", result=None, error=told)
+    return Ended(run_id=run_id, status="completed", result=Raw(codec.encode(result)), error=None)
+
+
+def refuse_in_memory(settings: Settings) -> None:
+    """
+    Raises:
+        Problem: the journal ends with this process, so nobody could take the run up.
+    """
+    if settings.journal_url == "memory:":
+        raise Problem(
+            "--detach needs a journal that outlives this command; journal.url is memory:.",
+            hint="Keep the journal in a file (the default), or run it without --detach.",
+            exit_code=USAGE,
+        )
 
 
 async def enqueue(journal: Journal, submission: Submission) -> str:

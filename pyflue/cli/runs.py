@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,10 +14,19 @@ from .. import codec
 from ..clock import rfc3339, to_us
 from ..errors import RunFinished, RunNotFinished, RunNotFound
 from ..journal import Journal, Run, RunFilter, RunStatus
-from .output import error_lines, paint, print_json, print_table, say, shown
+from .output import error_lines, paint, print_json, print_table, prints_aside, say, shown
 from .params import Duration, RunId, WorkflowName, json_option, server_option
-from .project import client_of, find_run, open_for_reading, open_for_writing, project_root
-from .running import PICKED_UP, Ended, drive, drive_remote, enqueue, report, report_accepted
+from .project import (
+    PICKED_UP,
+    client_of,
+    find_run,
+    find_workflow,
+    open_for_reading,
+    open_for_writing,
+    project_root,
+    what_it_waits_for,
+)
+from .running import Ended, drive, drive_remote, enqueue, refuse_in_memory, report, report_accepted
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
@@ -25,6 +35,10 @@ T = TypeVar("T")
 
 #: How long `cancel` waits for the engine that owns the run.
 _CANCEL_S = 3.0
+#: As many runs as a server lists at a time.
+_PAGE = 200
+#: Where a list goes on; the same word here and from a server.
+_CURSOR = re.compile(r"r([0-9a-f]{1,15})")
 _COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "blue", "waiting": "cyan"}
 
 
@@ -41,6 +55,7 @@ def command() -> None:
 @click.option("--tag", "tags", multiple=True, help="Only runs with this tag.")
 @click.option("--since", type=Duration(), metavar="TIME", help="Only runs accepted in the last 30m, 2h, 7d …")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="At most this many.")
+@click.option("--before", metavar="CURSOR", help="Go on where a list ended: what it called `next`.")
 @json_option
 @server_option
 @click.pass_context
@@ -51,6 +66,7 @@ def list_runs(
     tags: tuple[str, ...],
     since: float | None,
     limit: int,
+    before: str | None,
     as_json: bool,
     server: str | None,
 ) -> None:
@@ -65,23 +81,34 @@ def list_runs(
             created_after_us=None if created_after is None else to_us(created_after),
         )
         async with open_for_reading(ctx) as journal:
-            page = await journal.runs(where, limit=limit)
-            return {"runs": [run.to_dict(values=False) for run in page.runs], "next": page.next_before}
+            page = await journal.runs(where, before=None if before is None else _from_cursor(before), limit=limit)
+            following = None if page.next_before is None else f"r{page.next_before:x}"
+            return {"runs": [run.to_dict(values=False) for run in page.runs], "next": following}
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
-        return await client.runs.list(
-            workflow=workflows,
-            status=statuses,
-            tag=tags,
-            created_after=None if created_after is None else rfc3339(created_after),
-            limit=limit,
-        )
+        runs: list[Any] = []
+        cursor = before
+        while True:
+            page = await client.runs.list(
+                workflow=workflows,
+                status=statuses,
+                tag=tags,
+                created_after=None if created_after is None else rfc3339(created_after),
+                limit=min(limit - len(runs), _PAGE),
+                cursor=cursor,
+            )
+            runs += page["runs"]
+            cursor = page["next"]
+            if cursor is None or len(runs) >= limit:
+                return {"runs": runs, "next": cursor}
 
     page = asyncio.run(read() if server is None else _ask(ctx, server, ask))
     if as_json:
         print_json(page)
     elif page["runs"]:
-        print_table(["RUN", "STATUS", "CREATED", "TOOK", "TAGS"], [_row(run) for run in page["runs"]])
+        print_table(["RUN", "STATUS", "CREATED", "TOOK", "TAGS"], [_row(run) for run in page["runs"]], whole=2)
+        if page["next"] is not None:
+            say(f"There are more; --before {page['next']} goes on from here.")
     else:
         say("no runs")
 
@@ -96,7 +123,10 @@ def show_run(ctx: click.Context, run_id: str, as_json: bool, server: str | None)
 
     async def read() -> dict[str, Any]:
         async with open_for_reading(ctx) as journal:
-            return (await find_run(journal, run_id, values=True)).to_dict()
+            run = await find_run(journal, run_id, values=True)
+            if (waits_for := await what_it_waits_for(journal, run)) is not None:
+                say(waits_for)
+            return run.to_dict()
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.get(run_id)
@@ -123,7 +153,10 @@ def cancel_run(ctx: click.Context, run_id: str, as_json: bool, server: str | Non
 
     async def write() -> dict[str, Any]:
         async with open_for_writing(ctx) as journal:
-            return (await _cancel(journal, run_id)).to_dict()
+            run = await _cancel(journal, run_id)
+            if (waits_for := await what_it_waits_for(journal, run)) is not None:
+                say(waits_for)
+            return run.to_dict()
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.cancel(run_id)
@@ -175,10 +208,13 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
     async def write() -> None:
         async with open_for_writing(ctx) as journal:
             status = await journal.delete(run_id)
-        if status is None:
-            raise RunNotFound(run_id)
-        if not status.is_final:
-            raise RunNotFinished(run_id, status.value, "deleted")
+            if status is None:
+                raise RunNotFound(run_id)
+            if not status.is_final:
+                run = await find_run(journal, run_id)
+                if (waits_for := await what_it_waits_for(journal, run)) is not None:
+                    say(waits_for)
+                raise RunNotFinished(run_id, status.value, "deleted")
 
     async def ask(client: PyFlueClient) -> None:
         await client.runs.delete(run_id)
@@ -214,13 +250,14 @@ async def _cancel(journal: Journal, run_id: str) -> Run:
 async def _retry_here(ctx: click.Context, run_id: str, *, stream: bool) -> Ended:
     from ..main import open_project
 
-    project = open_project(project_root(ctx))
-    try:
-        run = await find_run(project.journal, run_id)
-        async with project.engine(adopts=False) as engine:
-            return await drive(engine, await engine.retry(run_id), run.workflow, stream=stream)
-    finally:
-        await project.journal.close()
+    with prints_aside():
+        project = open_project(project_root(ctx))
+        try:
+            run = await find_run(project.journal, run_id)
+            async with project.engine(adopts=False) as engine:
+                return await drive(engine, await engine.retry(run_id), run.workflow, stream=stream)
+        finally:
+            await project.journal.close()
 
 
 async def _enqueue_retry(ctx: click.Context, run_id: str) -> str:
@@ -229,12 +266,14 @@ async def _enqueue_retry(ctx: click.Context, run_id: str) -> str:
 
     project = open_project(project_root(ctx))
     try:
+        refuse_in_memory(project.settings)
         run = await find_run(project.journal, run_id, values=True)
         if not run.is_final:
             raise RunNotFinished(run_id, run.status.value, "retried")
         if run.status is RunStatus.COMPLETED or run.payload is None:
             raise RunFinished(run_id, run.status.value)
-        workflow = project.catalog.find(run.workflow)
+        with prints_aside():
+            workflow = find_workflow(project.catalog, run.workflow)
         submission = Submission(
             workflow=workflow,
             payload=run.payload,
@@ -257,8 +296,22 @@ async def _retry_there(client: PyFlueClient, run_id: str, *, stream: bool) -> En
     return await drive_remote(client, events, workflow, stream=stream)
 
 
+def _from_cursor(word: str) -> int:
+    found = _CURSOR.fullmatch(word)
+    if found is None:
+        raise click.BadParameter(f"{word!r} is not what a list called its `next`.", param_hint="'--before'")
+    return int(found[1], 16)
+
+
 def _row(run: Mapping[str, Any]) -> list[str]:
-    return [run["run_id"], run["status"], _local(run["created_at"]), _took(run), ", ".join(run["tags"])]
+    return [run["run_id"], run["status"], _short(run["created_at"]), _took(run), ", ".join(run["tags"])]
+
+
+def _short(at: str) -> str:
+    """A local time without its year; of another year only the date."""
+    local = datetime.fromisoformat(at).astimezone()
+    is_of_this_year = local.year == datetime.now(UTC).astimezone().year
+    return local.strftime("%m-%d %H:%M:%S" if is_of_this_year else "%Y-%m-%d")
 
 
 def _local(at: str) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..settings import load_settings
-from .output import counted, paint, print_json, print_table, say, shown
+from .output import counted, paint, print_json, print_table, prints_aside, say, shown
 from .params import WorkflowName, json_option, server_option
-from .project import client_of, project_root
+from .project import client_of, find_workflow, project_root
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
@@ -70,7 +70,8 @@ def validate_workflows(ctx: click.Context, as_json: bool) -> None:
     """Load every workflow file and report what is wrong, as file:line: message. Exit code 1 if anything is."""
     root = project_root(ctx)
     catalog = _catalog(root)
-    catalog.refresh()
+    with prints_aside():
+        catalog.refresh()
     problems = catalog.diagnostics()
     count = len(catalog.names())
     if as_json:
@@ -92,6 +93,8 @@ def _catalog(root: Path) -> Catalog:
 
 
 def _local_entries(root: Path) -> list[dict[str, Any]]:
+    with prints_aside():
+        entries = _catalog(root).entries()
     return [
         {
             "name": entry.name,
@@ -100,12 +103,13 @@ def _local_entries(root: Path) -> list[dict[str, Any]]:
             "description": "" if entry.workflow is None else entry.workflow.description,
             "error": None if entry.error is None else entry.error.to_dict(),
         }
-        for entry in _catalog(root).entries()
+        for entry in entries
     ]
 
 
 def _local_one(root: Path, name: str) -> dict[str, Any]:
-    workflow = _catalog(root).find(name)
+    with prints_aside():
+        workflow = find_workflow(_catalog(root), name)
     return {
         "name": workflow.name,
         "kind": workflow.kind,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from ..codec import Raw
-from ..errors import InvalidJson, SettingsInvalid, Unreachable
+from ..errors import InvalidJson, PyFlueError, SettingsInvalid, Unreachable
 from .answers import error_from, read_json, stranger
 from .sse import Frame, Parser
 
@@ -194,6 +194,13 @@ class Connection:
         return Unreachable(self.url, f"{_name(error)}: {error}" if str(error) else _name(error))
 
 
+def is_nobody_there(error: PyFlueError) -> bool:
+    """Whether there was no connection at all, in contrast to one that broke."""
+    import httpx2
+
+    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout))
+
+
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
@@ -222,6 +229,8 @@ def _keep_alive() -> list[tuple[int, int, int]]:
 
 
 def _is_event_stream(response: httpx2.Response) -> bool:
+    if response.status_code == 204:
+        return True  # of a run that has ended, and that has no event after the asked one: a stream of nothing
     return response.is_success and response.headers.get("content-type", "").startswith("text/event-stream")
 
 

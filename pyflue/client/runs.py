@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
+from ..errors import PyFlueError
 from .connection import Connection
 from .streams import Cursor, follow, run_path
 
@@ -69,17 +70,20 @@ class Runs:
         query = {"after": after, "limit": limit, "types": ",".join(types) or None}
         return (await self._connection.request("GET", run_path(run_id) + "/events", query=query)).body
 
-    def stream(self, run_id: str, *, after: int = 0) -> AsyncGenerator[dict[str, Any], None]:
+    def stream(
+        self, run_id: str, *, after: int = 0, on_broken: Callable[[PyFlueError], None] | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the run's events above an index, then new ones as they happen, through `run_end`.
 
         A broken connection is taken up again from the last index, a restart of the server included; no event is
-        repeated or left out. Leaving the loop early closes the stream (at once under `contextlib.aclosing`).
+        repeated or left out. `on_broken` is called when that begins. Leaving the loop early closes the stream (at once
+        under `contextlib.aclosing`).
 
         Raises:
             RunNotFound: the server has no such run.
-            Unreachable: the server could not be reached again in time.
+            Unreachable: nobody is there, or the server could not be reached again in time.
         """
-        return follow(self._connection, run_id, Cursor(after))
+        return follow(self._connection, run_id, Cursor(after), is_first=True, on_broken=on_broken)
 
     async def cancel(self, run_id: str) -> dict[str, Any]:
         """End the run. Returns its record: final, or still ending with `cancel_requested_at` set.

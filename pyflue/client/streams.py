@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import PyFlueError, Unreachable
 from .answers import error_from, read_json
-from .connection import Connection, Frames
+from .connection import Connection, Frames, is_nobody_there
 
 #: Answers of a server that is starting or stopping, or of the proxy before it.
 _TRY_AGAIN = frozenset({502, 503, 504})
@@ -58,14 +58,24 @@ async def read(frames: Frames, cursor: Cursor) -> AsyncGenerator[dict[str, Any],
                 return
 
 
-async def follow(connection: Connection, run_id: str, cursor: Cursor) -> AsyncGenerator[dict[str, Any], None]:
+async def follow(
+    connection: Connection,
+    run_id: str,
+    cursor: Cursor,
+    *,
+    is_first: bool = False,
+    on_broken: Callable[[PyFlueError], None] | None = None,
+) -> AsyncGenerator[dict[str, Any], None]:
     """Yield a run's events after the cursor through `run_end`, over as many connections as it takes.
+
+    With `is_first` the server has not answered this caller yet: if nobody is there, it is no use to be patient.
+    `on_broken` is called once each time the server is lost.
 
     Raises:
         Unreachable: the server could not be reached for `reconnect_s`.
         PyFlueError: the server refused (`RunNotFound`, `Unauthorized`, …).
     """
-    patience = _Patience(connection.reconnect_s)
+    patience = _Patience(connection.reconnect_s, is_first=is_first, on_broken=on_broken)
     while not cursor.is_at_end:
         start = cursor.index
         try:
@@ -113,12 +123,17 @@ def run_path(run_id: str) -> str:
 class _Patience:
     """When to try again, and when to give up."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(
+        self, limit_s: float, *, is_first: bool = False, on_broken: Callable[[PyFlueError], None] | None = None
+    ) -> None:
         self._limit_s = limit_s
+        self._is_first = is_first
+        self._on_broken = on_broken
         self._silent_since: float | None = None
         self._pause_s = 0.0
 
     def answered(self) -> None:
+        self._is_first = False
         self._silent_since = None
 
     def progressed(self) -> None:
@@ -129,9 +144,13 @@ class _Patience:
         """Raises `error` if it will not pass by itself, or the server has not answered for too long."""
         if not isinstance(error, Unreachable) and error.status not in _TRY_AGAIN:
             raise error
+        if self._is_first and is_nobody_there(error):
+            raise error
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now
+            if self._on_broken is not None:
+                self._on_broken(error)
         if now - self._silent_since >= self._limit_s:
             raise error
 

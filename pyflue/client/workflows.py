@@ -14,6 +14,7 @@ from .answers import error_of_run
 from .connection import Connection
 from .sockets import WorkflowSocket, connect
 from .streams import Cursor, fetch_run, follow, read
+from .tags import checked_tags
 
 
 class Workflows:
@@ -141,7 +142,7 @@ def _body(payload: Any) -> codec.Raw:
 
 
 def _query(tags: Sequence[str], deadline_s: float | None) -> dict[str, Any]:
-    return {"tags": ",".join(tags) or None, "deadline_s": deadline_s}
+    return {"tags": ",".join(checked_tags(tags)) or None, "deadline_s": deadline_s}
 
 
 def _headers(idempotency_key: str | None) -> dict[str, str]:

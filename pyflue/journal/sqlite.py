@@ -168,7 +168,7 @@ class SqliteJournal:
         def read(db: Database) -> list[Run]:
             owners = {owner for (owner,) in db.execute(self._sql["owners"])}
             dead = {owner for owner in owners if not self._is_alive(owner)}
-            if self._roster is not None:
+            if self._roster is not None and not self._is_read_only:
                 self._roster.forget_dead(owners)
             if not dead:
                 return []

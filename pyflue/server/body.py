@@ -1,6 +1,6 @@
-"""Request bodies: JSON or nothing, and never more of it in memory than the limit.
+"""What requests bring: headers, each once, and bodies: JSON or nothing, and never more in memory than the limit.
 
-Called by the routes that take a body; raises the errors `server/errors.py` has a status for.
+Called by the routes; raises the errors `server/errors.py` has a status for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ RequestHeaders = Mapping[bytes, bytes]
 
 _JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 _NO_ENCODING = frozenset({b"", b"identity"})
+_LONGEST_KEY = 255
 
 
 class ClientGone(Exception):
@@ -103,6 +104,21 @@ def single_headers(pairs: list[tuple[bytes, bytes]]) -> RequestHeaders:
         else:
             headers[name] += (b"; " if name == b"cookie" else b", ") + value
     return headers
+
+
+def idempotency_key(headers: RequestHeaders) -> str | None:
+    """The request's `Idempotency-Key`, if it has one.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or not printable ASCII.
+    """
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    key = raw.decode("latin-1")
+    if not 0 < len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters.")
+    return key
 
 
 _ONCE = frozenset(

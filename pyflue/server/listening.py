@@ -2,15 +2,19 @@
 
 `pyflue dev` and `pyflue serve` call `bind`, then `listen` (which blocks) or `serve` (in a loop of their own). At
 SIGINT or SIGTERM the application stops first, while its connections stay open: waiting callers are answered, streams
-end, new requests get 503, runs are handed back. Then the connections are closed, and `serve` returns.
+end, new requests get 503, runs are handed back. Then the connections are closed, and `serve` returns. A second SIGINT
+ends the process at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
+import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -27,6 +31,11 @@ _SWEEP_TICKS = 5  # of uvicorn's main loop, 0.1 s each
 #: A request is late a little before its time is up, because the looks are half a second apart.
 _PUNCTUALITY = 0.95
 _CLOSING_S = 1
+#: Connections that may wait to be accepted.
+_BACKLOG = 2048
+#: Within this time a second SIGINT is the same key press: some launchers pass on what the terminal sent, too.
+_ONE_PRESS_S = 0.3
+_INTERRUPTED = 130
 #: What the kernel takes from us before it has sent it on.
 _UNSENT_BYTES = 64 * 1024
 
@@ -56,6 +65,8 @@ def bind(settings: ServerSettings) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         sock.setblocking(False)
         sock.bind(address)
+        # Two sockets can be bound to one port; which of them has it is known only now.
+        sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
         where = f"{settings.host}:{settings.port}"
@@ -106,15 +117,22 @@ class _Server(uvicorn.Server):
         self._send_timeout_s = settings.server.send_timeout_s
         self._on_ready = on_ready
         self._until = until
+        self._told_to_stop_at: float | None = None
         #: Connections with unsent data: how much, and since when it is that much.
         self._unsent: dict[Any, tuple[int, float]] = {}
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._told_to_stop_at is None:
+            self._told_to_stop_at = now
+        elif sig == signal.SIGINT and now - self._told_to_stop_at > _ONE_PRESS_S:
+            os._exit(_INTERRUPTED)  # whoever asks twice does not want to wait; the runs are taken up at the next start
         self.should_exit = True  # uvicorn's own would raise the signal again at the end, and spoil the exit code
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._on_ready()
+        if self.started and not self.should_exit:
+            self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _SWEEP_TICKS == 0:
@@ -197,6 +215,7 @@ def _config(app: ASGIApp, settings: Settings) -> GuardedConfig:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=_BACKLOG,
         timeout_keep_alive=max(1, int(server.header_timeout_s)),
         timeout_graceful_shutdown=_CLOSING_S,
     )

@@ -75,6 +75,13 @@ RUN_ID = Parameter(
 WORKFLOW_NAME = Parameter(
     name="name", place="path", about="The name of a workflow.", schema=_TEXT, example="profile_csv"
 )
+_IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key",
+    place="header",
+    about="Requests with the same key start one run; every answer names that run.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    example="order-4711",
+)
 _AFTER = _query("after", "The last `index` that was seen; 0 reads from the start.", _INDEX, 0)
 
 #: Errors of the server itself, which any operation can meet.
@@ -136,13 +143,7 @@ OPERATIONS: Sequence[Operation] = (
                 {"type": "number", "exclusiveMinimum": 0, "maximum": 10 * 365 * 86400},
                 300,
             ),
-            Parameter(
-                name="Idempotency-Key",
-                place="header",
-                about="Requests with the same key start one run; every answer names that run.",
-                schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-                example="order-4711",
-            ),
+            _IDEMPOTENCY_KEY,
         ),
         takes_payload=True,
         replies={
@@ -245,8 +246,9 @@ OPERATIONS: Sequence[Operation] = (
         summary="Follow a run's events",
         about=(
             "Server-sent events until the run's end: `id` is the event's index, `event` its type, `data` the event. A "
-            "reader that was cut off continues with `Last-Event-ID` or `after`. A cursor that the run has not reached "
-            "is answered with one frame `event: error`."
+            "reader that was cut off continues with `Last-Event-ID` or `after`. One that has seen the end is answered "
+            "204, by which a browser's `EventSource` knows not to come back. A cursor that the run has not reached is "
+            "answered with one frame `event: error`."
         ),
         parameters=(
             RUN_ID,
@@ -259,7 +261,10 @@ OPERATIONS: Sequence[Operation] = (
                 example="17",
             ),
         ),
-        replies={200: Reply(about="The events.", content={EVENT_STREAM: None}, names_run=True)},
+        replies={
+            200: Reply(about="The events.", content={EVENT_STREAM: None}, names_run=True),
+            204: Reply(about="The run has ended, and there are no events after the cursor.", names_run=True),
+        },
         errors=(errors.RunNotFound, errors.RouteNotFound),
     ),
     Operation(
@@ -300,7 +305,7 @@ OPERATIONS: Sequence[Operation] = (
         path="/runs/{run_id}/retry",
         tag="runs",
         summary="Run again what failed or was cancelled",
-        parameters=(RUN_ID,),
+        parameters=(RUN_ID, _IDEMPOTENCY_KEY),
         replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
         errors=(
             errors.RunNotFound,
@@ -310,6 +315,7 @@ OPERATIONS: Sequence[Operation] = (
             errors.RunNotFinished,
             errors.UnsupportedMediaType,
             errors.PayloadInvalid,
+            errors.IdempotencyConflict,
             errors.WorkflowInvalid,
             errors.JournalFull,
         ),

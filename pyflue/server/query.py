@@ -36,7 +36,8 @@ class Query:
         self._values: dict[str, list[str]] = {}
         for name, value in pairs:
             if name not in known:
-                raise InvalidQuery(name, value, f"one of the parameters {', '.join(sorted(known))}")
+                expected = f"one of the parameters {', '.join(sorted(known))}" if known else "no parameters here"
+                raise InvalidQuery(name, value, expected)
             self._values.setdefault(name, []).append(value)
 
     def text(self, name: str) -> str | None:
@@ -89,7 +90,7 @@ class Query:
         except ValueError:
             number = math.nan
         if not 0 < number <= most:
-            raise InvalidQuery(name, value, f"a number of seconds above 0, at most {most:g}")
+            raise InvalidQuery(name, value, f"a number of seconds above 0, at most {most:,.0f}")
         return number
 
     def time_us(self, name: str) -> int | None:

@@ -9,7 +9,7 @@ from starlette.types import Scope
 from ..errors import InvalidQuery, RouteNotFound, RunNotFinished, RunNotFound
 from ..journal import RunFilter, RunStatus
 from .answers import Answer, BytesAnswer, NoContent, json_answer, run_id_header
-from .body import RequestHeaders, check_media_type
+from .body import RequestHeaders, check_media_type, idempotency_key
 from .query import Query
 from .reader import find_run
 from .services import Services
@@ -90,12 +90,15 @@ class RunRoutes:
         shown = {"events": [event.to_dict() for event in events], "next_after": next_after}
         return json_answer(200, shown, run_id=run.run_id)
 
-    async def stream(self, scope: Scope, headers: RequestHeaders) -> EventStream:
+    async def stream(self, scope: Scope, headers: RequestHeaders) -> Answer | EventStream:
         query = Query(scope["query_string"], _STREAM)
         after = query.number("after", lowest=0, highest=_HIGHEST_INDEX)
         if after is None:
             after = _last_event_id(headers)
         run = await find_run(self._journal, _run_id(scope), values=False)
+        if run.is_final and after == run.last_index:
+            # An ended stream makes a browser's EventSource connect again, for ever; this tells it not to.
+            return NoContent([run_id_header(run.run_id)])
         return EventStream(self._services, run.run_id, after=after)
 
     async def blob(self, scope: Scope, headers: RequestHeaders) -> Answer:
@@ -115,7 +118,7 @@ class RunRoutes:
     async def retry(self, scope: Scope, headers: RequestHeaders) -> Answer:
         check_media_type(headers)
         Query(scope["query_string"], _NONE)
-        handle = await self._engine.retry(_run_id(scope))
+        handle = await self._engine.retry(_run_id(scope), idempotency_key=idempotency_key(headers))
         return json_answer(202, {"status": "accepted", "run_id": handle.run_id}, run_id=handle.run_id)
 
     async def delete(self, scope: Scope, headers: RequestHeaders) -> Answer:

@@ -12,7 +12,7 @@ import asyncio
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import codec
-from ..errors import PyFlueError
+from ..errors import InvalidQuery, PyFlueError
 from ..journal import Event
 from .answers import SECURITY_HEADERS, Headers, run_id_header
 from .errors import envelope, error_of_run
@@ -25,6 +25,8 @@ _HEADERS: Headers = [
     *SECURITY_HEADERS,
 ]
 _HEARTBEAT = b": heartbeat\n\n"
+#: Before an error that the same request would meet again: browsers wait this long (a day) before they repeat it.
+_NOT_AGAIN = b"retry: 86400000\n"
 
 
 class EventStream:
@@ -67,7 +69,8 @@ class EventStream:
                 if error is not None:
                     raise error
         except PyFlueError as error:
-            await self._send(send, b"event: error\ndata: %b\n\n" % codec.encode(envelope(error)))
+            retry = _NOT_AGAIN if isinstance(error, InvalidQuery) else b""
+            await self._send(send, b"%bevent: error\ndata: %b\n\n" % (retry, codec.encode(envelope(error))))
 
     def _frame(self, event: Event) -> bytes:
         if self._for_caller:

@@ -15,11 +15,11 @@ from starlette.types import Receive, Scope
 from .. import codec
 from ..codec import EMPTY_OBJECT, NULL, Raw
 from ..engine import RunHandle, Submission, Workflow
-from ..errors import InvalidRequest, RunStopped, WorkflowInvalid
+from ..errors import RunStopped, WorkflowInvalid
 from ..journal import Outcome
 from ..logs import logger
 from .answers import Answer, run_id_header
-from .body import RequestHeaders, read_body
+from .body import RequestHeaders, idempotency_key, read_body
 from .errors import error_of_run
 from .query import Query
 from .services import Services
@@ -43,7 +43,6 @@ _CREDENTIALS = frozenset(
 _PARAMETERS = frozenset({"wait", "tags", "deadline_s"})
 #: The query of most requests, which needs no parser.
 _WAITING = b"wait=result"
-_LONGEST_KEY = 255
 #: A deadline further away than this is a mistake.
 LONGEST_DEADLINE_S = 10 * 365 * 86400.0
 
@@ -108,7 +107,7 @@ class RunStarter:
                 parsed=parsed,
                 tags=tags,
                 deadline_s=deadline_s,
-                idempotency_key=_idempotency_key(headers),
+                idempotency_key=idempotency_key(headers),
                 request=freeze_request(scope, headers),
             ),
             eager=waits and not streams,
@@ -189,13 +188,3 @@ def freeze_request(scope: Scope, headers: RequestHeaders) -> Raw:
             }
         )
     )
-
-
-def _idempotency_key(headers: RequestHeaders) -> str | None:
-    raw = headers.get(b"idempotency-key")
-    if raw is None:
-        return None
-    key = raw.decode("latin-1")
-    if not 0 < len(key) <= _LONGEST_KEY or not key.isascii() or not key.isprintable():
-        raise InvalidRequest(f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters.")
-    return key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +13,7 @@ from pyflue import errors
 from pyflue.cli.app import EXIT_INTERRUPTED, LazyGroup
 from pyflue.cli.errors import EXIT_CODES, FAILED, JOURNAL, NOT_FOUND, REFUSED, USAGE, exit_code
 from pyflue.errors import PyFlueError
+from tests.cli.cli_project import Cli
 from tests.promises import promise
 
 
@@ -74,3 +76,15 @@ def run_raising(error: BaseException):
             return raising
 
     return CliRunner().invoke(OneCommand("pyflue"), ["raising"])
+
+
+def test_a_command_with_a_typing_error_is_answered_with_what_was_meant(cli: Cli) -> None:
+    answer = cli("rnu", "echo")
+    assert answer.exit_code == 2
+    assert "Did you mean run" in answer.stderr
+
+
+def test_a_payload_that_is_no_json_is_answered_with_how_to_write_it(project: Path, cli: Cli) -> None:
+    answer = cli("run", "echo", "--payload", "hello")
+    assert answer.exit_code == 2
+    assert """hint: Text is JSON in quotes: --payload '"hello"'; @file reads a file, - reads stdin.""" in answer.stderr

@@ -117,3 +117,30 @@ def test_the_completion_script_is_printed(shell: str) -> None:
 
 def test_help_of_completion_says_where_the_script_goes(cli: Cli) -> None:
     assert "source <(pyflue completion bash)" in cli("completion", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "reply"),
+    [
+        ("pyflue logs workflow:echo:", "pyflue logs workflow : echo :", "{id}"),
+        ("pyflue logs workflow:e", "pyflue logs workflow : e", "echo:{id}"),
+        ("pyflue logs wor", "pyflue logs wor", "workflow:echo:{id}"),
+        ("pyflue logs ", "pyflue logs ''", "workflow:echo:{id}"),
+        ("pyflue run ec", "pyflue run ec", "echo"),
+    ],
+)
+def test_bash_completes_ids_although_it_splits_them_at_colons(
+    project: Path, cli: Cli, line: str, words: str, reply: str
+) -> None:
+    run_id = run_id_of(cli("run", "echo"))
+    command = project / "pyflue"
+    command.write_text(f'#!/bin/sh\nexec {" ".join(command_line([]))} "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    script = f"""{cli("completion", "bash").stdout}
+COMP_WORDBREAKS=$' \\t\\n"=:'
+COMP_LINE={line!r}; COMP_POINT={len(line)}; COMP_WORDS=({words}); COMP_CWORD={len(words.split()) - 1}
+_pyflue_completion ./pyflue
+echo "${{COMPREPLY[*]}}"
+"""
+    answer = subprocess.run(["bash", "-c", script], cwd=project, capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == reply.format(id=run_id.removeprefix("workflow:echo:")), answer.stderr

@@ -212,3 +212,28 @@ async def run(ctx):
     await asyncio.to_thread(Path("go").read_bytes)
     return "done"
 """
+
+
+def test_a_name_with_a_typing_error_is_answered_with_what_was_meant(project: Path, cli: Cli) -> None:
+    for arguments in (["run", "ecoh"], ["workflows", "show", "ecoh"]):
+        answer = cli(*arguments)
+        assert answer.exit_code == 3
+        assert "hint: Did you mean echo? Known: broken_inside, echo," in answer.stderr
+
+
+def test_a_run_is_not_left_to_a_server_that_could_not_know_of_it(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYFLUE_JOURNAL_URL", "memory:")
+    answer = cli("run", "echo", "--detach")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "error: --detach needs a journal that outlives this command" in answer.stderr
+
+
+def test_tags_follow_the_rules_of_the_server(project: Path, cli: Cli) -> None:
+    run_id = run_id_of(cli("run", "echo", "--tags", " a, b,a,"))
+    assert json_of(cli("runs", "show", run_id, "--json"))["tags"] == ["a", "b"]
+    for tags in ("x" * 129, "a\tb", ",".join(map(str, range(51)))):
+        answer = cli("run", "echo", "--tags", tags)
+        assert (answer.exit_code, answer.stdout) == (2, "")
+        assert "tags=" in answer.stderr

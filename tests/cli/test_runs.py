@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.cli.cli_project import Cli, json_of, run_id_of, spawn
 from tests.promises import promise
@@ -111,9 +114,68 @@ def test_a_finished_run_is_deleted_with_its_events(project: Path, cli: Cli) -> N
 
 
 @promise("F48")
-def test_tags_and_payloads_are_escaped_for_the_terminal(project: Path, cli: Cli) -> None:
-    run_id = run_id_of(cli("run", "echo", "--payload", '{"a": "\\u001b[31m\\u202e\\u009b"}', "--tags", "\x1b]0;x\x07"))
+def test_payloads_are_escaped_for_the_terminal(project: Path, cli: Cli) -> None:
+    run_id = run_id_of(cli("run", "echo", "--payload", '{"a": "\\u001b[31m\\u202e\\u009b"}'))
     for answer in (cli("runs", "list"), cli("runs", "show", run_id), cli("runs", "show", run_id, "--json")):
         assert not set(answer.stdout) & set("\x1b\x07\x9b\u202e")
     shown = json_of(cli("runs", "show", run_id, "--json"))
     assert shown["payload"] == {"a": "\x1b[31m\u202e\x9b"}
+
+
+def test_a_list_goes_on_from_its_cursor(project: Path, cli: Cli) -> None:
+    ids = [run_id_of(cli("run", "echo")) for _ in range(3)]
+    first = json_of(cli("runs", "list", "--limit", "2", "--json"))
+    assert [run["run_id"] for run in first["runs"]] == [ids[2], ids[1]]
+    shown = cli("runs", "list", "--limit", "2")
+    assert shown.stderr == f"There are more; --before {first['next']} goes on from here.\n"
+    rest = cli("runs", "list", "--before", first["next"], "--json")
+    assert ([run["run_id"] for run in json_of(rest)["runs"]], json_of(rest)["next"]) == ([ids[0]], None)
+    assert cli("runs", "list", "--before", "7").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [(120, 5), (80, 4), (60, 2), (40, 2)],
+)
+def test_a_narrow_terminal_shows_fewer_columns_and_whole_ids(
+    project: Path, cli: Cli, width: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = run_id_of(cli("run", "echo", "--tags", "a-tag,another-tag,one-more"))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", cli("runs", "list").stdout).splitlines()
+    assert lines[0].split() == ["RUN", "STATUS", "CREATED", "TOOK", "TAGS"][:columns]
+    assert len(lines) == 3
+    assert lines[2].split()[:2] == [run_id, "completed"]
+    assert len(lines[2].rstrip()) <= max(width, len(run_id) + 12)
+
+
+@pytest.fixture
+def orphan(project: Path) -> str:
+    """A run whose process was killed."""
+    process = spawn("run", "waits", "--stream", cwd=project)
+    assert process.stderr is not None
+    run_id = process.stderr.readline().split()[1]
+    while "started" not in process.stderr.readline():
+        pass
+    process.kill()
+    process.communicate(timeout=20)
+    return run_id
+
+
+def test_a_run_whose_engine_is_gone_is_said_to_wait_for_another(project: Path, cli: Cli, orphan: str) -> None:
+    for arguments, code in (("show", 0), ("delete", 4), ("cancel", 0)):
+        answer = cli("runs", arguments, orphan)
+        assert answer.exit_code == code
+        assert "is running, but its engine is gone: `pyflue dev` or `pyflue serve`" in answer.stderr
+
+
+def test_following_says_what_a_run_waits_for(project: Path, cli: Cli, orphan: str) -> None:
+    queued = cli("run", "echo", "--detach").stdout.strip()
+    for run_id, told in ((orphan, "its engine is gone: "), (queued, "is queued: ")):
+        process = spawn("logs", run_id, "--follow", cwd=project)
+        assert process.stderr is not None
+        assert told in process.stderr.readline()
+        process.kill()
+        process.communicate(timeout=20)

@@ -135,3 +135,59 @@ def test_the_token_of_the_settings_is_used(
     assert cli("runs", "list", "--server", server).exit_code == 4
     monkeypatch.setenv("PYFLUE_TOKEN", "a-token-of-the-project")
     assert cli("runs", "list", "--server", server).exit_code == 0
+
+
+_CALLER = "a-token-that-may-only-run"
+
+
+@pytest.fixture
+def guarded(project: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A server whose token, as the command line has it, may start runs and nothing else."""
+    tokens = f'[server]\ntokens = {{ caller = {{ token = "{_CALLER}", scopes = ["run"] }} }}\n'
+    (project / "pyflue.toml").write_text(tokens, encoding="utf-8")
+    server = request.getfixturevalue("server")
+    (project / "pyflue.toml").write_text("", encoding="utf-8")
+    monkeypatch.setenv("PYFLUE_TOKEN", _CALLER)
+    return server
+
+
+def test_a_token_that_may_only_run_gets_the_result(project: Path, cli: Cli, guarded: str) -> None:
+    answer = cli("run", "echo", "--payload", '{"a": 1}', "--tags", "t", "--deadline", "60", "--server", guarded)
+    assert (answer.exit_code, json_of(answer)) == (0, {"a": 1})
+    assert json_of(cli("run", "echo", "--server", guarded, "--json"))["status"] == "completed"
+    assert len(json_of(cli("runs", "list", "--json"))["runs"]) == 2
+
+
+def test_a_token_that_may_only_run_is_told_of_a_failure(project: Path, cli: Cli, guarded: str) -> None:
+    answer = cli("run", "broken_inside", "--server", guarded)
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert answer.stderr.splitlines()[-1] == f"hint: pyflue logs {run_id_of(answer)}"
+    assert json_of(cli("run", "broken_inside", "--server", guarded, "--json"))["status"] == "failed"
+
+
+def test_interrupting_says_if_the_token_may_not_cancel(project: Path, cli: Cli, guarded: str) -> None:
+    process = spawn("run", "waits", "--stream", "--server", guarded, cwd=project)
+    assert process.stderr is not None
+    run_id = process.stderr.readline().split()[1]
+    while "started" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"run {run_id} goes on: " in stderr
+    cli("runs", "cancel", run_id)
+
+
+def test_a_refusal_for_want_of_a_token_says_where_to_put_it(
+    project: Path, cli: Cli, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYFLUE_TOKEN")
+    answer = cli("run", "echo", "--server", guarded)
+    assert answer.exit_code == 4
+    assert "hint: Set the variable PYFLUE_TOKEN, or server.token in pyflue.toml." in answer.stderr
+
+
+def test_following_ends_at_once_where_nobody_is(project: Path, cli: Cli) -> None:
+    answer = cli("logs", "workflow:echo:1", "--follow", "--server", "http://127.0.0.1:9")
+    assert answer.exit_code == 3
+    assert "error: No answer from http://127.0.0.1:9" in answer.stderr

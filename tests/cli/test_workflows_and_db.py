@@ -61,8 +61,8 @@ def test_validate_names_file_and_line_and_ends_with_1(project: Path, cli: Cli) -
 def test_a_sound_journal_passes_the_check(project: Path, cli: Cli) -> None:
     cli("run", "echo")
     answer = cli("db", "check")
-    assert (answer.exit_code, answer.stdout) == (0, "")
-    assert "1 run, " in answer.stderr
+    assert (answer.exit_code, answer.stderr) == (0, "")
+    assert "1 run, " in answer.stdout
     assert json_of(cli("db", "check", "--json"))["problems"] == []
 
 
@@ -79,8 +79,9 @@ def test_a_corrupted_journal_is_found_and_left_as_it_is(project: Path, cli: Cli)
     data[middle : middle + 8192] = b"\xff" * 8192
     path.write_bytes(data)
     answer = cli("db", "check")
-    assert answer.exit_code in {1, 5}
-    assert str(path) in answer.stderr
+    assert answer.exit_code == 1
+    assert str(path) in answer.stdout
+    assert json_of(cli("db", "check", "--json"))["problems"]
     started = cli("run", "echo")
     assert (started.exit_code, started.stdout) == (5, "")
     assert str(path) in started.stderr
@@ -92,10 +93,15 @@ def test_a_corrupted_journal_is_found_and_left_as_it_is(project: Path, cli: Cli)
 def test_a_file_that_is_no_journal_is_named(project: Path, cli: Cli) -> None:
     (project / ".pyflue").mkdir()
     (project / ".pyflue" / "journal.db").write_bytes(b"not a database at all" * 100)
-    for arguments in (["run", "echo"], ["runs", "list"], ["db", "check"]):
+    for arguments in (["run", "echo"], ["runs", "list"]):
         answer = cli(*arguments)
         assert (answer.exit_code, answer.stdout) == (5, "")
         assert "journal.db cannot be used" in answer.stderr
+    checked = cli("db", "check")
+    assert checked.exit_code == 1
+    assert "journal.db cannot be used: " in checked.stdout
+    assert checked.stdout.endswith(" bytes, 1 problem\n")
+    assert "pyflue db check" not in checked.stderr
 
 
 @promise("F14")
@@ -111,14 +117,34 @@ def test_a_journal_of_a_newer_pyflue_is_left_alone(project: Path, cli: Cli) -> N
         assert "schema version 999" in answer.stderr
 
 
-def test_there_is_nothing_to_check_before_the_first_run(project: Path, cli: Cli) -> None:
+def test_there_is_nothing_to_check_copy_or_tidy_before_the_first_run(project: Path, cli: Cli) -> None:
+    for arguments in (["check"], ["backup", "copy.db"], ["gc", "--older-than", "1d"]):
+        answer = cli("db", *arguments)
+        assert (answer.exit_code, answer.stdout) == (3, "")
+        assert "There is no journal yet at " in answer.stderr
+    assert not (project / ".pyflue").exists()
+    assert not (project / "copy.db").exists()
+
+
+def test_an_empty_file_is_not_a_journal_yet(project: Path, cli: Cli) -> None:
+    (project / ".pyflue").mkdir()
+    (project / ".pyflue" / "journal.db").touch()
     answer = cli("db", "check")
-    assert answer.exit_code == 5
-    assert "there is no such file" in answer.stderr
+    assert answer.exit_code == 3
+    assert "journal.db is empty: not a journal yet." in answer.stderr
+
+
+def test_a_backup_makes_no_folders(project: Path, cli: Cli) -> None:
+    cli("run", "echo")
+    answer = cli("db", "backup", "none/copy.db")
+    assert answer.exit_code == 2
+    assert "There is no folder none." in answer.stderr
+    assert not (project / "none").exists()
 
 
 def test_a_backup_is_a_journal_that_can_be_read(project: Path, cli: Cli) -> None:
     run_id = run_id_of(cli("run", "echo"))
+    (project / "copy").mkdir()
     answer = cli("db", "backup", "copy/journal.db", "--json")
     assert json_of(answer)["size_bytes"] == (project / "copy" / "journal.db").stat().st_size
     (project / "pyflue.toml").write_text('[journal]\nurl = "sqlite:///copy/journal.db"\n', encoding="utf-8")

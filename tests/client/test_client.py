@@ -312,3 +312,15 @@ async def _raised(work) -> BaseException | None:
     except PyFlueError as error:
         return error
     return None
+
+
+@pytest.mark.parametrize("tags", ["nightly", ["a,b"], [""], ["x" * 129], [str(number) for number in range(51)]])
+async def test_tags_that_no_server_takes_are_refused_here(client: PyFlueClient, tags: list[str]) -> None:
+    with pytest.raises(PyFlueError, match="tags=") as caught:
+        await client.workflows.invoke("echo", tags=tags)
+    assert caught.value.type == "invalid_query"
+
+
+async def test_tags_are_trimmed_and_each_is_sent_once(client: PyFlueClient) -> None:
+    answer = await client.workflows.invoke("echo", tags=[" a", "b", "a"])
+    assert (await client.runs.get(answer["run_id"]))["tags"] == ["a", "b"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyflue import PyFlueClient
-from pyflue.errors import RunNotFound, SocketMisused, Unauthorized, WorkflowNotFound
+from pyflue.errors import RunNotFound, SocketMisused, Unauthorized, Unreachable, WorkflowNotFound
 from tests.client.client_server import Proxy, a_client, collect, indexes, port_of, serving
 from tests.promises import promise
 
@@ -154,3 +154,9 @@ async def test_a_websocket_without_the_token_is_refused(root: Path) -> None:
             async with client.workflows.connect("echo"):
                 pass
         assert raised.value.status == 401
+
+
+async def test_following_where_nobody_is_ends_at_once() -> None:
+    async with asyncio.timeout(10), PyFlueClient("http://127.0.0.1:9", reconnect_s=600) as client:
+        with pytest.raises(Unreachable):
+            await anext(client.runs.stream("workflow:echo:1"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import signal
 import socket
 from pathlib import Path
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from pyflue.errors import PyFlueError
 from pyflue.server import bind, serve
@@ -266,3 +268,18 @@ async def test_an_application_that_cannot_start_says_why(root: Path) -> None:
     settings = load_settings(root, options={"server.port": 0}, environ={})
     with pytest.raises(PyFlueError, match="The journal is broken"):
         await serve(app, bind(settings.server), settings, on_ready=print)
+
+
+async def test_a_server_that_is_stopped_while_it_starts_is_never_ready(root: Path) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        signal.raise_signal(signal.SIGTERM)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    settings = load_settings(root, options={"server.port": 0}, environ={})
+    ready: list[str] = []
+    async with asyncio.timeout(10):
+        await serve(app, bind(settings.server), settings, on_ready=ready.append)
+    assert ready == []

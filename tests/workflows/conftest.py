@@ -24,11 +24,12 @@ class Recorded:
     """A recorder that keeps events in a list."""
 
     log_bytes = 1000
+    event_bytes = 10_000
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
 
-    def event(self, type: str, data: Raw) -> Written:  # noqa: A002  (the port's name)
+    def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the port's name)
         self.events.append((type, codec.load(data)))
         return Written()
 
