@@ -31,7 +31,7 @@ class SubprocessQuarantine:
         self._program = program
         self._options = dict(options)
 
-    async def try_runs(self, run_ids: Sequence[str]) -> str | None:
+    async def try_runs(self, run_ids: Sequence[str]) -> str:
         order = {"root": str(self._root), "options": self._options, "run_ids": list(run_ids)}
         process = await asyncio.create_subprocess_exec(
             sys.executable,

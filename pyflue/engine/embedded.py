@@ -170,6 +170,7 @@ class EmbeddedEngine:
         try:
             await work
         except Exception as error:
+            # In the task group it would end the engine, and with it every run it drives.
             log.error("engine_service_failed", exc_info=error)
 
     async def _wait_for_drives(self, timeout_s: float) -> None:

@@ -21,10 +21,10 @@ CRASHES_OF_A_SUSPECT = 2
 class Quarantine(Protocol):
     """Somewhere apart to try runs."""
 
-    async def try_runs(self, run_ids: Sequence[str]) -> str | None:
-        """Drive queued runs in a process of their own, as long as it lives.
+    async def try_runs(self, run_ids: Sequence[str]) -> str:
+        """Drive queued runs in a process of their own; says how that ended, such as "exit code 9" or "signal 11".
 
-        Says how it ended, such as "exit code 9" or "signal 11"; None if it was told to end, and nobody is to blame.
+        Whether it ended well is not to be seen from that, but from the runs it left behind.
         """
         ...
 
@@ -39,8 +39,6 @@ async def examine(
     before = {run_id: run.attempt for run_id in run_ids if (run := await journal.run(run_id, values=False)) is not None}
     how = await quarantine.try_runs(run_ids)
     left = await _requeue_lost(journal, before)
-    if how is None:
-        return
     if len(left) == 1 and len(run_ids) == 1:
         await fail(left[0].run_id, left[0].crashes + 1, f"alone in a process of its own ({how})")
         return

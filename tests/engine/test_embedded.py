@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -398,6 +400,33 @@ async def test_a_cancelled_run_may_clean_up(journal: Journal) -> None:
     assert logged == ["started", "cleaned up"]
 
 
+async def test_a_second_cancellation_does_not_cut_the_cleaning_up_short(journal: Journal) -> None:
+    async def careful(ctx: Context) -> None:
+        ctx.log.info("started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await may_end.wait()
+            ctx.log.info("cleaned up")
+
+    cleaning, may_end = asyncio.Event(), asyncio.Event()
+    workflows = Functions(careful)
+    settings = EngineSettings(cancel_grace_s=10, adopt_every_s=0.05)
+    async with engine_on(journal, workflows, settings=settings) as engine, asyncio.timeout(5):
+        handle = await engine.submit(submission(workflows.find("careful")))
+        await started(engine, handle.run_id)
+        first = asyncio.ensure_future(engine.cancel(handle.run_id))
+        await cleaning.wait()
+        second = asyncio.ensure_future(engine.cancel(handle.run_id))
+        engine.look_again()
+        await journal.check()  # by now the second request is on disk, and the look has been
+        may_end.set()
+        assert {run.status for run in await asyncio.gather(first, second)} == {RunStatus.CANCELLED}
+    logged = [codec.load(e.data)["message"] for e in await journal.events(handle.run_id, types=["log"])]
+    assert logged == ["started", "cleaned up"]
+
+
 @promise("F19", "R7")
 async def test_cancel_and_completion_race_to_one_end_that_all_readers_see(journal: Journal) -> None:
     seed = random.randrange(10**6)
@@ -525,6 +554,26 @@ async def test_clock_jumps_change_neither_durations_nor_deadlines_nor_order(tmp_
     await journal.close()
     assert before.run_id.rsplit(":", 1)[1] < after.run_id.rsplit(":", 1)[1]
     assert all(run.started_at <= run.finished_at for run in runs)  # type: ignore[operator]
+
+
+async def test_a_finished_run_with_a_late_deadline_does_not_stay_in_memory(journal: Journal) -> None:
+    contexts: list[weakref.ref[object]] = []
+
+    class Payload:
+        """Something to be seen going."""
+
+    async def hold(ctx: Context) -> None:
+        contexts.append(weakref.ref(ctx.payload))
+
+    workflows = Functions(hold)
+    async with engine_on(journal, workflows) as engine:
+        asked = Submission(workflow=workflows.find("hold"), payload=raw(1), parsed=Payload(), deadline_s=3600)
+        handle = await engine.submit(asked)
+        await handle.outcome()
+        del asked, handle
+        await asyncio.sleep(0)
+        gc.collect()
+        assert contexts[0]() is None
 
 
 # Taking turns
@@ -710,7 +759,7 @@ class InProcessQuarantine:
         self.poison = poison
         self.tried: list[int] = []
 
-    async def try_runs(self, run_ids: Sequence[str]) -> str | None:
+    async def try_runs(self, run_ids: Sequence[str]) -> str:
         self.tried.append(len(run_ids))
         if self.poison & set(run_ids):
             await self.journal.claim("a process that died", len(run_ids), run_ids=run_ids)
@@ -748,7 +797,7 @@ async def test_suspects_whose_quarantine_never_touched_them_are_not_blamed(journ
         def __init__(self) -> None:
             self.tried = asyncio.Event()
 
-        async def try_runs(self, run_ids: Sequence[str]) -> str | None:
+        async def try_runs(self, run_ids: Sequence[str]) -> str:
             self.tried.set()
             return "exit code 1"
 
