@@ -11,16 +11,29 @@ __version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from .client import PyFlueClient
-    from .engine.context import FlueContext
+    from .engine.context import BlockingContext, FlueContext
+    from .engine.retrying import RetryPolicy
+    from .engine.waits import Decision
     from .errors import PyFlueError
     from .main import create_app
 
-__all__ = ["FlueContext", "PyFlueClient", "PyFlueError", "create_app"]
+__all__ = [
+    "BlockingContext",
+    "Decision",
+    "FlueContext",
+    "PyFlueClient",
+    "PyFlueError",
+    "RetryPolicy",
+    "create_app",
+]
 
 _HOMES = {
+    "BlockingContext": "pyflue.engine.context",
+    "Decision": "pyflue.engine.waits",
     "FlueContext": "pyflue.engine.context",
     "PyFlueClient": "pyflue.client",
     "PyFlueError": "pyflue.errors",
+    "RetryPolicy": "pyflue.engine.retrying",
     "create_app": "pyflue.main",
 }
 

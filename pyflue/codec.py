@@ -102,6 +102,19 @@ def encode_value(value: Any, what: str, *, max_depth: int = DEFAULT_DEPTH) -> Ra
     return Raw(_encoder.encode(_plain(value, what, "$", max_depth)))
 
 
+def round_trip(value: Any, what: str, *, max_depth: int = DEFAULT_DEPTH) -> tuple[Raw, Any]:
+    """As `encode_value`, and the value as it will be read back: a copy made of plain JSON types."""
+    try:
+        data = _encoder.encode(value)
+        back = _decoder.decode(data)
+        if back == value and not _deeper_than(max_depth, data):
+            return Raw(data), back
+    except (TypeError, ValueError, RecursionError, OverflowError, msgspec.MsgspecError):
+        pass
+    raw = encode_value(value, what, max_depth=max_depth)
+    return raw, _decoder.decode(raw)
+
+
 def encode_loose(value: Any) -> Raw:
     """Write log fields: like `encode_value`, but what JSON cannot hold is written as its `repr`, never refused."""
     try:

@@ -20,6 +20,20 @@ PyFlueError
 ├── CrashLoop                       the run ended its process each time it was tried
 ├── TooManyEvents                   the run wrote more events than the limit
 ├── RunStopped                      a late call on a context whose run no longer goes on here
+├── RunInterrupted                  the run was interrupted, and its workflow does not want to be resumed
+├── CallMisplaced                   a durable call from outside of its run, or one the run has made already
+├── StepFailed                      a recorded step failed with an exception that cannot be made again
+├── StepTimedOut                    a step ran longer than its `timeout_s`
+├── ReplayMismatch                  the code now makes another kind of call where a recorded one was
+├── ReplayDrifted                   (strict workflows) the code has changed around a recorded call
+├── WaitTimedOut                    nothing came within a wait's `timeout_s`
+├── ChildrenTooDeep                 runs that start runs that start runs, beyond the limit
+├── StepNotFound                    the run has no such step to fork from
+├── SignalInvalid                   a signal whose name or data does not fit
+├── SignalConflict                  the same signal id came with another signal
+├── ApprovalNotFound                no approval has this id
+├── ApprovalClosed                  the approval is decided, expired or cancelled
+├── DecisionInvalid                 a decision whose data does not fit what was asked
 ├── IdempotencyConflict             the same key came with another request
 ├── EngineStopping                  the engine takes no more work
 ├── JournalError
@@ -314,6 +328,168 @@ class RunStopped(PyFlueError):
 
     def __init__(self, run_id: str, why: str) -> None:
         super().__init__(f"Run {run_id} no longer goes on here ({why}); the call was not recorded.", run_id=run_id)
+
+
+class RunInterrupted(PyFlueError):
+    """The run was interrupted, and its workflow says that it must not be taken up again (`recovery = "fail"`)."""
+
+    type = "interrupted"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"Run {run_id} was interrupted, and its workflow is not to be resumed.",
+            hint="See what it has done, then retry or fork it.",
+        )
+
+
+class CallMisplaced(PyFlueError):
+    """A durable call was made from outside of its run, or with a key that the run has used already."""
+
+    type = "call_misplaced"
+
+
+class StepFailed(PyFlueError):
+    """A recorded step failed, and what it raised cannot be made again from its record; `error` is that record."""
+
+    type = "step_failed"
+
+    def __init__(self, step: str, error: Mapping[str, Any]) -> None:
+        said = f"{error.get('exception') or error.get('type', 'error')}: {error.get('message', '')}"
+        super().__init__(f"Step {step!r} failed: {said}", details={"step": step})
+        self.step = step
+        self.error = dict(error)
+
+
+class StepTimedOut(PyFlueError):
+    """A step ran longer than its `timeout_s`; the run fails unless its retry policy allows another attempt."""
+
+    type = "step_timed_out"
+
+    def __init__(self, run_id: str, step: str, timeout_s: float) -> None:
+        super().__init__(
+            f"Step {step!r} of run {run_id} did not finish in {timeout_s:g} s.",
+            hint="Raise timeout_s on the step, or split it into smaller steps.",
+        )
+
+
+class ReplayMismatch(PyFlueError):
+    """The workflow makes another kind of call where its record has one; the record stays as it is."""
+
+    type = "replay_mismatch"
+
+    def __init__(self, run_id: str, step: str, recorded: str, found: str) -> None:
+        super().__init__(
+            f"Run {run_id} recorded {recorded} under {step!r}, but its workflow now makes {found} there.",
+            hint="Give the changed call another name or key=, or fork the run from before it.",
+            details={"step": step, "recorded": recorded, "found": found},
+        )
+
+
+class ReplayDrifted(PyFlueError):
+    """The workflow has changed around a recorded call, and says that this must not be (`strict = True`)."""
+
+    type = "replay_drift"
+
+    def __init__(self, run_id: str, step: str, what: str) -> None:
+        super().__init__(
+            f"Run {run_id} recorded {step!r} with another {what} than its workflow now gives it.",
+            hint="Bring the earlier version of the workflow back, or fork the run.",
+            details={"step": step, "what": what},
+        )
+
+
+class WaitTimedOut(PyFlueError):
+    """Nothing came within a wait's `timeout_s`."""
+
+    type = "wait_timed_out"
+
+    def __init__(self, run_id: str, step: str, what: str) -> None:
+        super().__init__(f"Run {run_id} waited too long for {what} ({step!r}).", details={"step": step})
+
+
+class ChildrenTooDeep(PyFlueError):
+    """A run started a run that started a run …, beyond the limit."""
+
+    type = "children_too_deep"
+
+    def __init__(self, run_id: str, limit: int) -> None:
+        super().__init__(
+            f"Run {run_id} has {limit} runs above it and may not start another one.",
+            hint="Does a workflow call itself? Else raise the setting limits.child_depth.",
+        )
+
+
+class StepNotFound(PyFlueError):
+    """The run has no such step."""
+
+    type = "step_not_found"
+
+    def __init__(self, run_id: str, step: str, known: Sequence[str]) -> None:
+        shown = step if len(step) <= 200 else step[:200] + "…"
+        listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+        super().__init__(f"Run {run_id} has no step {shown!r}.", hint=f"It has: {listed or '(none)'}.", run_id=run_id)
+
+
+class SignalInvalid(PyFlueError):
+    """A signal with a name that cannot be one, or with data that does not fit what the run waits for."""
+
+    type = "signal_invalid"
+
+    def __init__(self, name: str, problem: str, *, details: Any = None) -> None:
+        super().__init__(f"Signal {name[:200]!r}: {problem}", details=details)
+
+
+class SignalConflict(PyFlueError):
+    """The same signal id came before with another name or other data."""
+
+    type = "signal_conflict"
+
+    def __init__(self, signal_id: str, run_id: str) -> None:
+        super().__init__(
+            f"Run {run_id} has had a signal with the id {signal_id!r}, with another name or other data.",
+            hint="Use a new id for a new signal.",
+            run_id=run_id,
+        )
+
+
+class ApprovalNotFound(PyFlueError):
+    """No approval has this id."""
+
+    type = "approval_not_found"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"There is no approval {approval_id[:200]!r}.", hint="`pyflue approvals list` shows the open ones."
+        )
+
+
+class ApprovalClosed(PyFlueError):
+    """The approval is decided otherwise, expired or cancelled; `details` is the approval as it is."""
+
+    type = "approval_closed"
+
+    def __init__(self, approval: Mapping[str, Any]) -> None:
+        state = approval["state"]
+        decision: Mapping[str, Any] = approval.get("decision") or {}
+        by = decision.get("by")
+        super().__init__(
+            f"Approval {approval['approval_id']} is already {state}{f' (by {by})' if by else ''}.",
+            details=dict(approval),
+            run_id=approval["run_id"],
+        )
+
+
+class DecisionInvalid(PyFlueError):
+    """A decision whose data does not fit the schema of what was asked; `details` lists paths and messages."""
+
+    type = "decision_invalid"
+
+    def __init__(self, approval_id: str, problems: Sequence[Mapping[str, str]]) -> None:
+        listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
+        super().__init__(
+            f"The decision's data does not fit approval {approval_id}: {listed}.",
+            details=[dict(p) for p in problems],
+        )
 
 
 class IdempotencyConflict(PyFlueError):

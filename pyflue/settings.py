@@ -73,6 +73,7 @@ class Limits:
     log_bytes: int = _setting(64 * 1024, "Longest message of a log event; the rest is cut off.")
     unwritten_events: int = _setting(4096, "Events of one run that may wait for the disk before its log blocks.")
     running: int = _setting(1000, "Runs that run at once; further ones wait on disk.")
+    child_depth: int = _setting(16, "How many runs may stand above one another, each started by the one above.")
     header_bytes: int = _setting(32 * 1024, "Largest block of request headers.")
     connections: int = _setting(2000, "Most connections at once; further ones are answered 503.")
     websocket_bytes: int = _setting(1024**2, "Largest WebSocket message.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from pyflue import codec
 from pyflue.codec import Raw
-from pyflue.engine import EmbeddedEngine, FlueContext, Graph, Submission, Workflow
+from pyflue.engine import EmbeddedEngine, FlueContext, Graph, Recovery, Submission, Workflow
 from pyflue.errors import WorkflowNotFound
 from pyflue.ids import new_run_id
 from pyflue.journal import Event, Fence, Journal, NewEvent, NewRun, open_journal
@@ -55,6 +55,8 @@ class FunctionWorkflow:
     kind: str = "function"
     path: Path = Path("function.py")
     description: str = ""
+    recovery: Recovery = Recovery.RESUME
+    is_strict: bool = False
     input_schema: Mapping[str, Any] = field(default_factory=dict)
     output_schema: Mapping[str, Any] = field(default_factory=dict)
 

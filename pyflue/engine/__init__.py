@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .context import FlueContext, RequestInfo
+from .context import BlockingContext, FlueContext, RequestInfo
 from .embedded import EmbeddedEngine
 from .port import Engine, RunHandle, Submission
 from .quarantine import Quarantine
-from .workflow import Graph, GraphEdge, GraphNode, Workflow, WorkflowSource
+from .workflow import Graph, GraphEdge, GraphNode, Recovery, Workflow, WorkflowSource
 
 __all__ = [
+    "BlockingContext",
     "EmbeddedEngine",
     "Engine",
     "FlueContext",
@@ -16,6 +17,7 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "Quarantine",
+    "Recovery",
     "RequestInfo",
     "RunHandle",
     "Submission",

@@ -1,32 +1,49 @@
-"""`FlueContext`: what a workflow's `run(ctx)` is given.
+"""`FlueContext`, what a workflow's `run(ctx)` is given, and `BlockingContext`, its form for plain functions.
 
-A thin face: the values of the run, and the calls that write to its record. The work behind each call is done by the
-run's `Recorder`, which the engine hands in; this module knows neither the journal nor the event loop.
+Thin faces: the values of the run, the calls that write to its record, and the durable calls. What a call does is in
+`recorder.py`, `steps.py`, `waits.py`, `children.py` and `branches.py`, which are imported when they are first used:
+many runs need none of them.
+
+A durable call gets its key when it is made, not when it is awaited: in `asyncio.gather(ctx.step(…), ctx.step(…))` each
+has the same key whichever is done first.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, overload
 
 from .. import codec
 from ..clock import to_datetime
-from ..codec import Raw
+from ..codec import EMPTY_OBJECT, Raw
 from ..journal.records import EventType
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from .calls import Calls
+    from .retrying import RetryPolicy
+    from .waits import Decision
 
     P = TypeVar("P", default=Any)
 else:
     from typing import TypeVar
 
     P = TypeVar("P")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: A coroutine, or a function that makes one.
+Branch: TypeAlias = "Coroutine[Any, Any, Any] | Callable[[], Awaitable[Any]]"
+
+_MOST_SECONDS = 100 * 365 * 86_400.0
 
 _EMITTED_TYPE = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _ENGINE_TYPES = frozenset(EventType)
@@ -78,10 +95,6 @@ class Recorder(Protocol):
             RunStopped: the run no longer goes on here.
             TooManyEvents: the run has written as many as it may.
         """
-        ...
-
-    def now(self) -> datetime:
-        """The current time, aware, in UTC."""
         ...
 
     @property
@@ -136,13 +149,11 @@ def _cut(message: str, limit_bytes: int) -> str:
     return text
 
 
-class FlueContext(Generic[P]):
-    """The run, as its workflow sees it.
-
-    Write the payload's type in brackets (`ctx: FlueContext[Ticket]`) and `ctx.payload` is a validated `Ticket`.
-    """
+class ContextBase(Generic[P]):
+    """What both forms of the context have: the run's values, and what is written without waiting."""
 
     __slots__ = (
+        "_calls",
         "_deadline_us",
         "_env",
         "_raw_request",
@@ -163,6 +174,7 @@ class FlueContext(Generic[P]):
         workflow: str,
         payload: P,
         recorder: Recorder,
+        calls: Calls,
         attempt: int = 1,
         tags: tuple[str, ...] = (),
         deadline_us: int | None = None,
@@ -182,6 +194,7 @@ class FlueContext(Generic[P]):
         #: Structured events of the run: `ctx.log.info("message", field=value)`.
         self.log = RunLog(recorder)
         self._recorder = recorder
+        self._calls = calls
         self._raw_request = request
         self._req: RequestInfo | None = None
         self._env: dict[str, str] | None = None
@@ -204,6 +217,17 @@ class FlueContext(Generic[P]):
         if self._req is None and self._raw_request is not None:
             self._req = RequestInfo.from_raw(self._raw_request)
         return self._req
+
+    @property
+    def step_id(self) -> str:
+        """An id of the step this is asked in: the same in each of its attempts, and in no other step or run.
+
+        Give it to the outside world as an idempotency key. 255 characters at most, printable ASCII.
+
+        Raises:
+            CallMisplaced: not inside of a step of this run.
+        """
+        return self._calls.step_id()
 
     def progress(self, fraction: float, message: str = "") -> Written:
         """Say how far the run is: `fraction` from 0 to 1. Works with and without `await`.
@@ -230,8 +254,341 @@ class FlueContext(Generic[P]):
         return self._recorder.event(type, codec.encode_value(data, f"The data of event {type!r}"))
 
     def now(self) -> datetime:
-        """The current time, aware, in UTC."""
-        return self._recorder.now()
+        """The current time, aware, in UTC; recorded, so it is the same when the run is replayed."""
+        return self._calls.now()
+
+    def random(self) -> float:
+        """A random number from 0 to 1, not for secrets; recorded, so it is the same when the run is replayed."""
+        return self._calls.random()
+
+    def uuid(self) -> str:
+        """A random UUID (version 4) as text; recorded, so it is the same when the run is replayed."""
+        return self._calls.uuid()
 
     def __repr__(self) -> str:
-        return f"<FlueContext {self.id} attempt={self.attempt}>"
+        return f"<{type(self).__name__} {self.id} attempt={self.attempt}>"
+
+
+class FlueContext(ContextBase[P]):
+    """The run, as its workflow sees it.
+
+    Write the payload's type in brackets (`ctx: FlueContext[Ticket]`) and `ctx.payload` is a validated `Ticket`.
+
+    What goes through `step`, `sleep`, `wait_for`, `approve`, `call` and `start` is recorded: if the run is taken up
+    again after a crash or a restart, its code runs again from the beginning, and these calls give back what they gave
+    before, without doing anything.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, T]: ...
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> Coroutine[Any, Any, Any]:
+        """Do something once: `fn(*args, **kwargs)`, awaited if it is async, in a thread of its own if not.
+
+        The result is recorded, and has to be JSON, a pydantic model or a dataclass (those are made again from the
+        function's return annotation). `name` says which step it is: the n-th step of a name is found again by that,
+        also if other steps are put in, removed or moved; `key` takes the place of counting. `retry` is a `RetryPolicy`
+        or a number of attempts; `timeout_s` limits each attempt.
+
+        Raises:
+            What `fn` raised in its last attempt, also when the run is replayed (`StepFailed` if that exception cannot
+            be made again); StepTimedOut; NotSerializable, TooLarge, ResultInvalid: the result cannot be recorded.
+        """
+        from . import retrying, steps
+
+        steps.check_function(name, fn)
+        check_seconds("timeout_s", timeout_s)
+        work = steps.Work(fn, args, kwargs, retrying.policy_of(retry), timeout_s)
+        return steps.run_step(self._calls, self._calls.begin(name, "step", key=key), work)
+
+    def sleep(
+        self, seconds: float | None = None, *, until: datetime | None = None, name: str = "sleep"
+    ) -> Coroutine[Any, Any, None]:
+        """Wait for some seconds, or until a time (aware). The run is `waiting`, and a restart does not begin anew."""
+        from . import waits
+
+        if (seconds is None) == (until is None):
+            raise ValueError("ctx.sleep takes seconds, or until=, and not both.")
+        if until is not None and until.tzinfo is None:
+            raise ValueError("ctx.sleep(until=…): give the time a zone, for example datetime.now(UTC) + ….")
+        check_seconds("seconds", seconds)
+        return waits.sleep(self._calls, self._calls.begin(name, "sleep"), seconds, until)
+
+    def wait_for(
+        self, signal: str, *, timeout_s: float | None = None, schema: Any = None, key: str | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Wait for a signal and return its data; one that was sent before and not yet taken comes at once.
+
+        `schema` is the data's type, or a JSON Schema: what does not fit is refused when it is sent.
+
+        Raises:
+            WaitTimedOut: none came within `timeout_s`.
+        """
+        from . import values, waits
+
+        check_seconds("timeout_s", timeout_s)
+        shape, json_schema = values.shape_of_schema(schema)
+        call = self._calls.begin(signal, "signal", key=key)
+        return waits.wait_for(self._calls, call, timeout_s, shape, json_schema)
+
+    def approve(
+        self,
+        name: str,
+        request: Any = None,
+        *,
+        timeout_s: float | None = None,
+        schema: Any = None,
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Decision]:
+        """Ask a person, and wait for the decision. `request` is shown to them.
+
+        `schema` (a type or a JSON Schema) says what `Decision.data` has to be: who decides may put something else in
+        the place of the request, if it fits. The decision counts for exactly this request.
+
+        Raises:
+            WaitTimedOut: nobody decided within `timeout_s`.
+        """
+        from . import values, waits
+
+        check_seconds("timeout_s", timeout_s)
+        shape, json_schema = values.shape_of_schema(schema)
+        raw = codec.encode_value(request, f"The request of approval {name!r}")
+        call = self._calls.begin(name, "approval", key=key)
+        return waits.approve(self._calls, call, raw, timeout_s, shape, json_schema)
+
+    def call(
+        self,
+        workflow: str,
+        payload: Any = EMPTY_OBJECT,
+        *,
+        timeout_s: float | None = None,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run another workflow as a child of this run, and return its result. Cancelling this run cancels it, too.
+
+        Raises:
+            RunFailed, RunCancelled: how it ended; WaitTimedOut: it took longer than `timeout_s`, and is cancelled;
+            WorkflowNotFound, WorkflowInvalid, PayloadInvalid, ChildrenTooDeep: it was not started.
+        """
+        from . import children
+
+        check_seconds("timeout_s", timeout_s)
+        call = self._calls.begin(workflow, "child", key=key)
+        return children.call_child(self._calls, call, payload, timeout_s=timeout_s, tags=tuple(tags))
+
+    def start(
+        self, workflow: str, payload: Any = EMPTY_OBJECT, *, tags: Sequence[str] = (), key: str | None = None
+    ) -> Coroutine[Any, Any, str]:
+        """Start another workflow as a child of this run, and return its run id without waiting for it.
+
+        It goes on when this run ends, but is cancelled with it.
+
+        Raises:
+            WorkflowNotFound, WorkflowInvalid, PayloadInvalid, ChildrenTooDeep: it was not started.
+        """
+        from . import children
+
+        call = self._calls.begin(workflow, "start", key=key)
+        return children.start_child(self._calls, call, payload, tags=tuple(tags))
+
+    def parallel(self, *branches: Branch, limit: int | None = None) -> Coroutine[Any, Any, list[Any]]:
+        """Do several things at once, `limit` at most, and return their results in order.
+
+        A branch is a coroutine, or a function without arguments that makes one. If one fails the others are cancelled,
+        and its exception is raised.
+        """
+        from . import branches as branching
+
+        branching.check_limit(limit)
+        self._calls.check_here("ctx.parallel")
+        return branching.parallel(branching.scopes_of(branches), branches, limit)
+
+    def map(
+        self, fn: Callable[[T], Awaitable[R]], items: Iterable[T], *, limit: int | None = None
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Call an async function with each item, `limit` at once at most, and return the results in order.
+
+        Durable calls in it belong to the item's place in the list. What it does outside of them is done again when the
+        run is replayed.
+        """
+        from . import branches as branching
+
+        branching.check_limit(limit)
+        self._calls.check_here("ctx.map")
+        return branching.map_items(branching.scope_of_map(fn), fn, branching.items_of(items), limit)
+
+    async def in_thread(self, function: Callable[[BlockingContext[P]], R]) -> R:
+        """Call a function in a thread of its own, with the blocking form of this context."""
+        blocking: BlockingContext[P] = BlockingContext(
+            run_id=self.id,
+            workflow=self.workflow,
+            payload=self.payload,
+            recorder=self._recorder,
+            calls=self._calls,
+            attempt=self.attempt,
+            tags=self.tags,
+            deadline_us=self._deadline_us,
+            request=self._raw_request,
+        )
+        blocking.face = self
+        call = functools.partial(function, blocking)
+        functools.update_wrapper(call, function, assigned=("__qualname__",), updated=())
+        return await self._calls.parking.in_thread(call)
+
+
+class BlockingContext(ContextBase[P]):
+    """The run, as a workflow sees it that is not async: `def run(ctx: BlockingContext)`.
+
+    It has a thread of its own, in which these calls block until they are done. Otherwise they do what those of
+    `FlueContext` do.
+    """
+
+    __slots__ = ("face",)
+
+    #: The async form of the same context.
+    face: FlueContext[P]
+
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Awaitable[T]],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> T: ...
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        key: str | None = None,
+        retry: RetryPolicy | int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As `FlueContext.step`; a function that is not async gets a thread of its own."""
+        return self._calls.block(self.face.step(name, fn, *args, key=key, retry=retry, timeout_s=timeout_s, **kwargs))
+
+    def sleep(self, seconds: float | None = None, *, until: datetime | None = None, name: str = "sleep") -> None:
+        """As `FlueContext.sleep`."""
+        self._calls.block(self.face.sleep(seconds, until=until, name=name))
+
+    def wait_for(
+        self, signal: str, *, timeout_s: float | None = None, schema: Any = None, key: str | None = None
+    ) -> Any:
+        """As `FlueContext.wait_for`."""
+        return self._calls.block(self.face.wait_for(signal, timeout_s=timeout_s, schema=schema, key=key))
+
+    def approve(
+        self,
+        name: str,
+        request: Any = None,
+        *,
+        timeout_s: float | None = None,
+        schema: Any = None,
+        key: str | None = None,
+    ) -> Decision:
+        """As `FlueContext.approve`."""
+        return self._calls.block(self.face.approve(name, request, timeout_s=timeout_s, schema=schema, key=key))
+
+    def call(
+        self,
+        workflow: str,
+        payload: Any = EMPTY_OBJECT,
+        *,
+        timeout_s: float | None = None,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+    ) -> Any:
+        """As `FlueContext.call`."""
+        return self._calls.block(self.face.call(workflow, payload, timeout_s=timeout_s, tags=tags, key=key))
+
+    def start(
+        self, workflow: str, payload: Any = EMPTY_OBJECT, *, tags: Sequence[str] = (), key: str | None = None
+    ) -> str:
+        """As `FlueContext.start`."""
+        return self._calls.block(self.face.start(workflow, payload, tags=tags, key=key))
+
+    def parallel(self, *branches: Callable[[], Any], limit: int | None = None) -> list[Any]:
+        """Call functions at once, each in a thread of its own, and return their results in order."""
+        in_thread = self._calls.parking.in_thread
+        from . import branches as branching
+
+        branching.check_limit(limit)
+        self._calls.check_here("ctx.parallel")
+        scopes = branching.scopes_of(branches)
+        return self._calls.block(
+            branching.parallel(scopes, [functools.partial(in_thread, branch) for branch in branches], limit)
+        )
+
+    def map(self, fn: Callable[[T], R], items: Iterable[T], *, limit: int | None = None) -> list[R]:
+        """Call a function with each item, each in a thread of its own, and return the results in order."""
+        from . import branches as branching
+
+        branching.check_limit(limit)
+        self._calls.check_here("ctx.map")
+        in_thread = self._calls.parking.in_thread
+
+        async def work(item: T) -> R:
+            return await in_thread(functools.partial(fn, item))
+
+        return self._calls.block(
+            branching.map_items(branching.scope_of_map(fn), work, branching.items_of(items), limit)
+        )
+
+
+def check_seconds(name: str, value: float | None) -> None:
+    """Refuse what cannot be a number of seconds.
+
+    Raises:
+        ValueError
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_SECONDS:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name}={value!r}: expected seconds, from 0 to 100 years.")

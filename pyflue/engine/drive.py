@@ -12,12 +12,14 @@ from typing import Any
 
 from .. import codec
 from ..clock import rfc3339, to_datetime
-from ..errors import PyFlueError, RunTimedOut, TooLarge
+from ..errors import PyFlueError, RunStopped, RunTimedOut, TooLarge
 from ..journal import Fence, Outcome, RunStatus
 from ..settings import Limits
 from . import failures
+from .calls import Calls
 from .context import FlueContext
 from .recorder import JournalRecorder
+from .scopes import inside
 from .workflow import Workflow
 
 
@@ -29,6 +31,7 @@ class StopReason(StrEnum):
     SHUTDOWN = "the engine is stopping"
     LOST = "it belongs to another engine"
     UNWRITTEN = "its record could not be written"
+    FAILED = "it has failed"
 
 
 class Drive:
@@ -39,9 +42,11 @@ class Drive:
         "_has_begun",
         "_settled",
         "_waiters",
+        "calls",
         "context",
         "deadline_us",
         "error",
+        "failure",
         "fence",
         "is_over",
         "recorder",
@@ -55,19 +60,21 @@ class Drive:
         *,
         fence: Fence,
         workflow: Workflow,
-        context: FlueContext[Any],
-        recorder: JournalRecorder,
         deadline_us: int | None,
     ) -> None:
         self.fence = fence
         self.workflow = workflow
-        self.context = context
-        self.recorder = recorder
+        #: Set by the engine before the work begins.
+        self.context: FlueContext[Any]
+        self.recorder: JournalRecorder
+        self.calls: Calls
         self.deadline_us = deadline_us
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: StopReason | None = None
         #: What the journal said when a record of this attempt could not be stored.
         self.error: Exception | None = None
+        #: What the run fails with, whatever its code makes of it.
+        self.failure: PyFlueError | None = None
         #: Set by whoever commits the end, so that it is done once.
         self.is_over = False
         self._has_begun = False
@@ -103,6 +110,19 @@ class Drive:
         if self.task is not None and self._has_begun and not self.is_over:
             self.task.cancel()
 
+    def fail(self, failure: PyFlueError) -> None:
+        """End the run with an error of ours, whatever its code makes of that."""
+        self.failure = self.failure or failure
+        self.stop(StopReason.FAILED)
+
+    def give_up(self, error: Exception) -> None:
+        """End the attempt, because a record of it was refused."""
+        if isinstance(error, RunStopped):
+            self.stop(StopReason.LOST)
+        else:
+            self.error = self.error or error
+            self.stop(StopReason.UNWRITTEN)
+
     async def work(self, limits: Limits, root: Path | None) -> Outcome | None:
         """Run the workflow to its outcome; None if the run does not end here (it is handed back, or lost).
 
@@ -114,7 +134,8 @@ class Drive:
         self._has_begun = True
         name = self.workflow.name
         try:
-            value = await self.workflow.run(self.context)
+            with inside(self.calls.scope):
+                value = await self.workflow.run(self.context)
             result = codec.encode_value(value, f"The result of workflow {name!r}", max_depth=limits.json_depth)
             size = len(memoryview(result))
             if size > limits.payload_bytes:
@@ -139,6 +160,8 @@ class Drive:
             case StopReason.DEADLINE:
                 at = rfc3339(to_datetime(self.deadline_us or 0))
                 return failed(RunTimedOut(self.fence.run_id, at))
+            case StopReason.FAILED if self.failure is not None:
+                return failed(self.failure)
             case _:
                 return None
 

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import codec, ids
 from ..clock import Clock, SystemClock, rfc3339, to_us
 from ..codec import Raw
 from ..errors import (
+    ChildrenTooDeep,
     CrashLoop,
     EngineStopping,
     IdempotencyConflict,
     JournalError,
+    PyFlueError,
     RunFinished,
-    RunNotFinished,
+    RunInterrupted,
     RunNotFound,
     RunStopped,
     RunTimedOut,
@@ -34,18 +37,24 @@ from ..errors import (
 from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Outcome, Run, RunStatus, follow
 from ..logs import logger
 from ..settings import EngineSettings, Limits
-from . import failures
+from . import failures, scopes
+from .calls import Calls
 from .context import FlueContext
 from .drive import Drive, StopReason, failed
-from .port import RunHandle, Submission
+from .port import NO_PATCH, NOT_GIVEN, RunHandle, Submission
 from .quarantine import CRASHES_OF_A_SUSPECT, Quarantine, examine
 from .recorder import JournalRecorder
+from .slots import Slots
 from .supervisor import Supervisor
-from .workflow import Workflow, WorkflowSource
+from .workflow import Recovery, Workflow, WorkflowSource
+
+if TYPE_CHECKING:
+    from ..journal import Approval, History, SignalAnswer
 
 log = logger("pyflue.engine")
 
 _CLAIM_AT_ONCE = 100
+_EVENTS_AT_ONCE_BYTES = 1024**2
 #: Stands among the arriving runs for those that a claim under way will bring.
 _CLAIM = "claim"
 #: How long suspects wait after a quarantine that could not be started.
@@ -74,8 +83,13 @@ class EmbeddedEngine:
         adopts: bool = True,
         quarantine: Quarantine | None = None,
         on_end: Callable[[str, Outcome], None] | None = None,
+        is_supervised_apart: bool = True,
     ) -> None:
-        """`on_end` is called on the event loop with the run id and outcome of each run that ended here."""
+        """`on_end` is called on the event loop with the run id and outcome of each run that ended here.
+
+        Without `is_supervised_apart` there is no thread of its own for the supervisor: everything happens on one event
+        loop, as a simulation needs it.
+        """
         self.engine_id = ids.new_ulid()
         self._journal = journal
         self._workflows = workflows
@@ -87,7 +101,12 @@ class EmbeddedEngine:
         self._quarantine = quarantine
         self._on_end = on_end
         self._max_crashes = CRASHES_OF_A_SUSPECT if quarantine is not None else None
+        self._is_supervised_apart = is_supervised_apart
         self._drives: dict[str, Drive] = {}
+        self._slots = Slots(self._limits.running if adopts else None)
+        #: False in a quarantine: a run that waits has shown that it does not end its process.
+        self._keeps_waiting = True
+        self._answers_seen = 0
         #: Runs that are this engine's in the journal, or are about to be, and have no drive yet.
         self._arriving: set[str] = set()
         self._examined: set[str] = set()
@@ -100,10 +119,15 @@ class EmbeddedEngine:
 
     async def __aenter__(self) -> EmbeddedEngine:
         self._loop = asyncio.get_running_loop()
+        # Runs see nothing of whoever happens to start them.
+        self._context = contextvars.copy_context()
+        scopes.install(self._loop)
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         await asyncio.to_thread(self._journal.enlist, self.engine_id)
         self._journal.on_lost(self._note_lost)
         self._journal.on_foreign_commit(self._note_foreign)
+        self._journal.on_answered(self._note_answered)
+        self._answers_seen, _ = await self._journal.answers_since(-1)
         self._services = asyncio.TaskGroup()
         await self._services.__aenter__()
         self._service_tasks = set[asyncio.Task[None]]()
@@ -111,7 +135,7 @@ class EmbeddedEngine:
         if self._adopts:
             self._serve(self._claim_queued())
         self._supervisor = Supervisor(self, self._journal, self._settings, self._clock)
-        self._supervisor.start()
+        await self._supervisor.start(is_apart=self._is_supervised_apart)
         # Runs that were queued before have their turn before new ones.
         self._has_backlog = self._adopts and await self._journal.has_queued(max_crashes=self._max_crashes)
         self._is_accepting = True
@@ -129,7 +153,7 @@ class EmbeddedEngine:
             return
         self._is_accepting = False
         patience = self._settings.stop_s
-        await self._wait_for_drives(patience * _FINISHING_SHARE)
+        await self._wait_for_drives(patience * _FINISHING_SHARE, parked=False)
         for drive in list(self._drives.values()):
             drive.stop(StopReason.SHUTDOWN)
         await self._wait_for_drives(patience * 0.4)
@@ -140,7 +164,7 @@ class EmbeddedEngine:
             task.cancel()
         await self._services.__aexit__(None, None, None)
         await self._bounded(patience * 0.2, self._release_undriven())
-        await asyncio.to_thread(self._supervisor.stop)
+        await self._supervisor.stop()
 
     async def _bounded(self, timeout_s: float, *work: Coroutine[Any, Any, None]) -> None:
         """Do some last things, but no longer than that: what is not done is left to whoever adopts the runs."""
@@ -153,6 +177,7 @@ class EmbeddedEngine:
     async def _release_undriven(self) -> None:
         """Hand back runs that were on their way here when the stop began."""
         try:
+            await self._journal.disown(self.engine_id)
             for run in await self._journal.unfinished(owner=self.engine_id):
                 fence = Fence(run_id=run.run_id, owner=self.engine_id, attempt=run.attempt)
                 await self._journal.release(fence)
@@ -173,8 +198,8 @@ class EmbeddedEngine:
             # In the task group it would end the engine, and with it every run it drives.
             log.error("engine_service_failed", exc_info=error)
 
-    async def _wait_for_drives(self, timeout_s: float) -> None:
-        over = [drive.when_over() for drive in self._drives.values()]
+    async def _wait_for_drives(self, timeout_s: float, *, parked: bool = True) -> None:
+        over = [drive.when_over() for drive in self._drives.values() if parked or not drive.calls.parking.is_parked]
         if over:
             await asyncio.wait(over, timeout=timeout_s)
 
@@ -199,7 +224,7 @@ class EmbeddedEngine:
         new = self._new_run(run_id, submission, is_ours, deadline_us)
         accepted = self._journal.accept(new, is_awaited=not starts_at_once)
         if starts_at_once:
-            drive = self._start_submitted(run_id, submission, deadline_us)
+            drive = self._start_submitted(run_id, submission, deadline_us, accepted=accepted)
             accepted.add_done_callback(functools.partial(self._check_accepted, drive))
             return _Handle(self, run_id, drive, accepted=accepted)
         return await self._after_accept(accepted, run_id, submission, is_ours, deadline_us)
@@ -238,6 +263,7 @@ class EmbeddedEngine:
             raise RunNotFound(run_id)
         if answer.was_final:
             raise RunFinished(run_id, answer.run.status)
+        self._look_wanted.set()  # runs below it may be driven here, too
         drive = self._drives.get(run_id)
         if drive is not None:
             # Whoever asked may go away; the end that has begun is seen through all the same.
@@ -252,36 +278,59 @@ class EmbeddedEngine:
         return run
 
     async def retry(self, run_id: str, *, idempotency_key: str | None = None) -> RunHandle:
-        run = await self._journal.run(run_id)
-        if run is None or run.payload is None:
-            raise RunNotFound(run_id)
-        if not run.is_final:
-            raise RunNotFinished(run_id, run.status, "retried")
-        if run.status is RunStatus.COMPLETED:
-            raise RunFinished(run_id, run.status)
-        workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
-        parsed = workflow.parse(codec.load(run.payload))
+        from .forking import retry_of
+
         return await self.submit(
-            Submission(
-                workflow=workflow,
-                payload=run.payload,
-                parsed=parsed,
-                tags=run.tags,
-                request=run.request,
-                retried_from=run_id,
+            await retry_of(self._journal, self._workflows, run_id, idempotency_key=idempotency_key)
+        )
+
+    async def fork(
+        self, run_id: str, *, from_step: str, payload_patch: Any = NO_PATCH, idempotency_key: str | None = None
+    ) -> RunHandle:
+        from .forking import fork_of
+
+        return await self.submit(
+            await fork_of(
+                self._journal,
+                self._workflows,
+                run_id,
+                from_step=from_step,
+                payload_patch=payload_patch,
                 idempotency_key=idempotency_key,
+                limits=self._limits,
             )
         )
 
+    async def signal(self, run_id: str, name: str, data: Any, *, signal_id: str | None = None) -> SignalAnswer:
+        from .answering import send_signal
+
+        return await send_signal(self._journal, run_id, name, data, signal_id=signal_id, limits=self._limits)
+
+    async def decide(
+        self, approval_id: str, *, approved: bool, by: str, reason: str | None = None, data: Any = NOT_GIVEN
+    ) -> Approval:
+        from .answering import decide
+
+        return await decide(
+            self._journal,
+            approval_id,
+            approved=approved,
+            by=by,
+            reason=reason,
+            data=data,
+            limits=self._limits,
+            clock=self._clock,
+        )
+
     def stats(self) -> dict[str, Any]:
-        return {"engine_id": self.engine_id, "running": len(self._drives), "limit": self._limits.running}
+        return {"engine_id": self.engine_id, "running": self._slots.taken, "limit": self._limits.running}
 
     # Accepting
 
     def _has_slot(self) -> bool:
         if not self._adopts:
             return True
-        return not self._has_backlog and len(self._drives) + len(self._arriving) < self._limits.running
+        return not self._has_backlog and self._slots.free > len(self._arriving)
 
     def _new_run(self, run_id: str, submission: Submission, is_ours: bool, deadline_us: int | None) -> NewRun:
         return NewRun(
@@ -297,8 +346,10 @@ class EmbeddedEngine:
             idempotency_key=submission.idempotency_key,
             request_digest=submission.digest() if submission.idempotency_key is not None else None,
             parent_run_id=submission.parent_run_id,
+            depth=submission.depth,
             retried_from=submission.retried_from,
             forked_from=submission.forked_from,
+            copies=submission.copies,
         )
 
     async def _after_accept(
@@ -320,7 +371,8 @@ class EmbeddedEngine:
             if is_ours and not self._is_accepting:
                 await self._journal.release(Fence(run_id=run_id, owner=self.engine_id, attempt=1))
                 is_ours = False
-            drive = self._start_submitted(run_id, submission, deadline_us) if is_ours else None
+            history = await self._journal.history(run_id) if is_ours and submission.copies is not None else None
+            drive = self._start_submitted(run_id, submission, deadline_us, history=history) if is_ours else None
         finally:
             self._arriving.discard(run_id)
         if drive is None:
@@ -336,20 +388,92 @@ class EmbeddedEngine:
             # Its end may be queued already, and waits for the journal longer than a caller should.
             drive.settle(error)
 
+    # Children
+
+    async def find(self, workflow: str) -> Workflow:
+        """A workflow by its name."""
+        return await asyncio.to_thread(self._workflows.find, workflow)
+
+    def place_child(
+        self, parent_run_id: str, depth: int, workflow: Workflow, payload: Raw, tags: tuple[str, ...]
+    ) -> NewRun:
+        """A run to be accepted as another's child; it has a slot here if there is a free one."""
+        if depth >= self._limits.child_depth:
+            raise ChildrenTooDeep(parent_run_id, depth)
+        run_id = ids.new_run_id(workflow.name)
+        is_ours = self._is_accepting and self._has_slot()
+        if is_ours:
+            self._arriving.add(run_id)
+        return NewRun(
+            run_id=run_id,
+            workflow=workflow.name,
+            kind=workflow.kind,
+            payload=payload,
+            workflow_version=workflow.version,
+            tags=tags,
+            owner=self.engine_id if is_ours else None,
+            parent_run_id=parent_run_id,
+            depth=depth + 1,
+        )
+
+    def child_accepted(self, child: NewRun, workflow: Workflow, parsed: Any, *, is_there: bool) -> None:
+        """Drive a child that was placed here and is on disk now."""
+        self._arriving.discard(child.run_id)
+        if not is_there:
+            return
+        if child.owner is None:
+            self._has_backlog = True
+            self._claim_wanted.set()
+            return
+        self._start(
+            self._prepare(
+                Fence(run_id=child.run_id, owner=self.engine_id, attempt=1),
+                workflow,
+                parsed,
+                tags=child.tags,
+                deadline_us=None,
+                request=None,
+                last_index=1,
+                depth=child.depth,
+            )
+        )
+
+    def cancel_soon(self, run_id: str) -> None:
+        """Ask for the end of a run whose result nobody will take any more."""
+        self._serve(self._cancel_quietly(run_id))
+
+    async def _cancel_quietly(self, run_id: str) -> None:
+        with contextlib.suppress(RunNotFound, RunFinished):
+            await self.cancel(run_id)
+
     # Driving
 
-    def _start_submitted(self, run_id: str, submission: Submission, deadline_us: int | None) -> Drive:
-        return self._start(
-            Fence(run_id=run_id, owner=self.engine_id, attempt=1),
+    def _start_submitted(
+        self,
+        run_id: str,
+        submission: Submission,
+        deadline_us: int | None,
+        *,
+        accepted: asyncio.Future[Accepted] | None = None,
+        history: History | None = None,
+    ) -> Drive:
+        fence = Fence(run_id=run_id, owner=self.engine_id, attempt=1)
+        drive = self._prepare(
+            fence,
             submission.workflow,
             submission.parsed,
             tags=submission.tags,
             deadline_us=deadline_us,
             request=submission.request,
             last_index=1,
+            depth=submission.depth,
+            accepted=accepted,
         )
+        if history is not None:
+            drive.calls.remember(history)
+        return self._start(drive)
 
-    def _start(
+    def _prepare(
         self,
         fence: Fence,
         workflow: Workflow,
@@ -359,26 +483,54 @@ class EmbeddedEngine:
         deadline_us: int | None,
         request: Raw | None,
         last_index: int,
+        depth: int,
+        accepted: asyncio.Future[Accepted] | None = None,
     ) -> Drive:
         recorder = JournalRecorder(self._journal, fence, last_index=last_index, clock=self._clock, limits=self._limits)
-        context: FlueContext[Any] = FlueContext(
+        drive = Drive(fence=fence, workflow=workflow, deadline_us=deadline_us)
+        drive.recorder = recorder
+        drive.calls = Calls(
+            fence=fence,
+            journal=self._journal,
+            recorder=recorder,
+            clock=self._clock,
+            limits=self._limits,
+            slots=self._slots,
+            host=_Host(self, drive, depth),
+            root=self._root,
+            accepted=accepted,
+            is_strict=workflow.is_strict,
+        )
+        drive.calls.parking.on_parked = functools.partial(self._note_parked, drive)
+        drive.context = FlueContext(
             run_id=fence.run_id,
             workflow=workflow.name,
             payload=payload,
             recorder=recorder,
+            calls=drive.calls,
             attempt=fence.attempt,
             tags=tags,
             deadline_us=deadline_us,
             request=request,
         )
-        drive = Drive(fence=fence, workflow=workflow, context=context, recorder=recorder, deadline_us=deadline_us)
-        self._drives[fence.run_id] = drive
+        return drive
+
+    def _start(self, drive: Drive) -> Drive:
+        self._drives[drive.fence.run_id] = drive
         # Not in a task group: a workflow may refuse to be cancelled, and must not hold up the stop of the engine,
         # which waits for its drives itself, for a bounded time.
-        drive.task = self._loop.create_task(self._drive(drive), name=fence.run_id)
-        if deadline_us is not None:
+        context = self._context.copy()
+        drive.task = self._loop.create_task(self._drive(drive), name=drive.fence.run_id, context=context)
+        drive.calls.parking.add_task(drive.task)
+        if drive.deadline_us is not None:
             self._supervisor.watch_deadline(drive)
         return drive
+
+    def _note_parked(self, drive: Drive) -> None:
+        if not self._keeps_waiting:
+            drive.stop(StopReason.SHUTDOWN)
+        elif self._has_backlog:
+            self._claim_wanted.set()
 
     async def _drive(self, drive: Drive) -> None:
         await self._conclude(drive, await drive.work(self._limits, self._root))
@@ -404,9 +556,12 @@ class EmbeddedEngine:
     def _forget(self, drive: Drive, recorded: Outcome | None) -> None:
         run_id = drive.fence.run_id
         drive.recorder.stop(drive.stop_reason or "it has ended")
+        drive.calls.parking.close()
         if self._drives.get(run_id) is drive:
             del self._drives[run_id]
         if recorded is not None:
+            if recorded.status is not RunStatus.COMPLETED:
+                self._look_wanted.set()  # runs that it waited for may have been asked to end
             drive.settle(recorded)
             if self._on_end is not None:
                 self._on_end(run_id, recorded)
@@ -436,7 +591,7 @@ class EmbeddedEngine:
 
     async def _claim_while_free(self) -> None:
         while self._is_accepting:
-            free = self._limits.running - len(self._drives) - len(self._arriving)
+            free = self._slots.free - len(self._arriving)
             if free <= 0:
                 return
             runs = await self._claim(min(free, _CLAIM_AT_ONCE), max_crashes=self._max_crashes)
@@ -479,14 +634,14 @@ class EmbeddedEngine:
             if run.deadline_at is not None and to_us(run.deadline_at) <= self._clock.now_us():
                 raise RunTimedOut(run.run_id, rfc3339(run.deadline_at))
             workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
+            if run.attempt > 1 and workflow.recovery is Recovery.FAIL:
+                raise RunInterrupted(run.run_id)
             parsed = workflow.parse(codec.load(run.payload or codec.NULL))
         except Exception as error:  # noqa: BLE001  (loaders and parsers may be a plug-in's)
             outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, self._root))
             await self._journal.finish(fence, outcome)
             return None
-        if run.attempt > 1 and workflow.version != run.workflow_version:
-            self._journal.append(fence, self._version_changed(run, workflow))
-        return self._start(
+        drive = self._prepare(
             fence,
             workflow,
             parsed,
@@ -494,7 +649,27 @@ class EmbeddedEngine:
             deadline_us=_us(run.deadline_at),
             request=run.request,
             last_index=run.last_index,
+            depth=run.depth,
         )
+        try:
+            await self._recall(drive, run)
+        except BaseException:
+            drive.calls.parking.close()
+            raise
+        return self._start(drive)
+
+    async def _recall(self, drive: Drive, run: Run) -> None:
+        """Give an attempt what earlier ones recorded."""
+        if run.attempt > 1:
+            if drive.workflow.version != run.workflow_version:
+                self._journal.append(drive.fence, self._version_changed(run, drive.workflow))
+            if drive.workflow.recovery is Recovery.RESTART:
+                await self._journal.restart(drive.fence)
+                return
+            await drive.recorder.remember(_events_of(self._journal, run))
+        elif run.retried_from is None and run.forked_from is None:
+            return
+        drive.calls.remember(await self._journal.history(run.run_id))
 
     def _version_changed(self, run: Run, workflow: Workflow) -> NewEvent:
         data = {
@@ -506,7 +681,11 @@ class EmbeddedEngine:
         return NewEvent(type=EventType.LOG, at_us=self._clock.now_us(), data=Raw(codec.encode(data)))
 
     async def drive_these(self, run_ids: Sequence[str]) -> None:
-        """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine)."""
+        """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine).
+
+        Runs that begin to wait are handed back.
+        """
+        self._keeps_waiting = False
         runs = await self._claim(len(run_ids), run_ids=run_ids)
         drives = await self._resume_all(runs)
         if drives:
@@ -520,6 +699,28 @@ class EmbeddedEngine:
     def _note_foreign(self) -> None:
         self._soon(self._look_wanted.set)
 
+    def _note_answered(self, waits: Sequence[tuple[str, str]]) -> None:
+        self._soon(self._wake, waits)
+
+    def _wake(self, waits: Sequence[tuple[str, str]]) -> None:
+        """Waits have ended: let those go on that are here; the others are queued, or another engine's."""
+        for run_id, key in waits:
+            drive = self._drives.get(run_id)
+            if drive is not None:
+                drive.calls.parking.wake(key)
+            elif self._adopts:
+                self._has_backlog = True
+                self._claim_wanted.set()
+
+    def reconsider_parking(self) -> None:
+        """Look for runs that have become idle in a way that nobody was told of. From any thread."""
+        self._soon(self._reconsider_parking)
+
+    def _reconsider_parking(self) -> None:
+        for drive in self._drives.values():
+            if not drive.calls.parking.is_parked:
+                drive.calls.parking.reconsider()
+
     def _soon(self, function: Any, *args: Any) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *args)
@@ -531,7 +732,7 @@ class EmbeddedEngine:
             drive.stop(StopReason.LOST if error is None else StopReason.UNWRITTEN)
 
     async def _look_for_foreign_changes(self) -> None:
-        """Honour what other processes have written: requests to cancel our runs, and queued runs."""
+        """Honour what other processes have written: requests to cancel our runs, ended waits, and queued runs."""
         while True:
             await self._look_wanted.wait()
             self._look_wanted.clear()
@@ -541,6 +742,8 @@ class EmbeddedEngine:
                         drive = self._drives.get(run_id)
                         if drive is not None and drive.stop_reason is None:
                             self._serve(self._end(drive, StopReason.CANCEL))
+                self._answers_seen, waits = await self._journal.answers_since(self._answers_seen)
+                self._wake(waits)
                 if self._adopts and await self._journal.has_queued(max_crashes=self._max_crashes):
                     self._has_backlog = True
                     self._claim_wanted.set()
@@ -551,6 +754,11 @@ class EmbeddedEngine:
     def adopts(self) -> bool:
         """Whether this engine drives runs that others left behind."""
         return self._adopts
+
+    @property
+    def owned(self) -> int:
+        """How many runs are being driven or kept waiting here. From any thread."""
+        return len(self._drives)
 
     def owns(self, run_id: str) -> bool:
         """Whether a run that the journal says is ours is being driven, or may be about to be. From any thread."""
@@ -603,6 +811,37 @@ class EmbeddedEngine:
         await self._journal.finish_queued(run_id, failed(CrashLoop(run_id, crashes, how)))
 
 
+class _Host:
+    """Implements `calls.Host` for one attempt."""
+
+    def __init__(self, engine: EmbeddedEngine, drive: Drive, depth: int) -> None:
+        self._engine = engine
+        self._drive = drive
+        self._depth = depth
+
+    @property
+    def stopped_because(self) -> str | None:
+        return self._drive.stop_reason
+
+    def fail(self, error: PyFlueError) -> None:
+        self._drive.fail(error)
+
+    def give_up(self, error: Exception) -> None:
+        self._drive.give_up(error)
+
+    async def find(self, workflow: str) -> Workflow:
+        return await self._engine.find(workflow)
+
+    def place_child(self, workflow: Workflow, payload: Raw, tags: tuple[str, ...]) -> NewRun:
+        return self._engine.place_child(self._drive.fence.run_id, self._depth, workflow, payload, tags)
+
+    def child_accepted(self, child: NewRun, workflow: Workflow, parsed: Any, *, is_there: bool) -> None:
+        self._engine.child_accepted(child, workflow, parsed, is_there=is_there)
+
+    def cancel_soon(self, run_id: str) -> None:
+        self._engine.cancel_soon(run_id)
+
+
 class _Handle:
     """Implements `RunHandle`."""
 
@@ -630,6 +869,15 @@ class _Handle:
             return await self._drive.when_over()
         run = await self._engine.wait_while_running(self.run_id)
         return Outcome(status=run.status, result=run.result, error=run.error)
+
+
+async def _events_of(journal: Journal, run: Run) -> AsyncIterator[Event]:
+    """A run's events so far."""
+    after = 0
+    while events := await journal.events(run.run_id, after=after, limit_bytes=_EVENTS_AT_ONCE_BYTES):
+        for event in events:
+            yield event
+        after = events[-1].index
 
 
 def _us(at: datetime | None) -> int | None:

@@ -9,12 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import codec
 from ..codec import Raw
 from ..journal import Event, Outcome, Run
 from .workflow import Workflow
+
+if TYPE_CHECKING:
+    from ..journal import Approval, Copies, SignalAnswer
+
+#: Stands for a payload patch that was not given; None is a patch.
+NO_PATCH: Any = object()
+#: Stands for the data of a decision that was not given; None is a value.
+NOT_GIVEN: Any = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +41,20 @@ class Submission:
     idempotency_key: str | None = None
     request: Raw | None = None
     parent_run_id: str | None = None
+    #: How many runs stand above this one.
+    depth: int = 0
     retried_from: str | None = None
     forked_from: str | None = None
+    #: The records of an earlier run that this one begins with.
+    copies: Copies | None = None
 
     def digest(self) -> str:
         """What two requests with the same `Idempotency-Key` must have in common."""
         request = [
             self.workflow.name,
             self.retried_from,
+            self.forked_from,
+            None if self.copies is None else self.copies.until_index,
             Raw(codec.canonical(self.payload)),
             self.tags,
             self.deadline_s,
@@ -114,9 +128,48 @@ class Engine(Protocol):
     async def retry(self, run_id: str, *, idempotency_key: str | None = None) -> RunHandle:
         """Start a new run with the payload and tags of one that failed or was cancelled.
 
+        It takes over what was recorded before the step began that failed.
+
         Raises:
             IdempotencyConflict: the key was used with another request.
             RunNotFound; RunNotFinished; RunFinished: it completed; WorkflowNotFound; WorkflowInvalid; PayloadInvalid.
+        """
+        ...
+
+    async def fork(
+        self,
+        run_id: str,
+        *,
+        from_step: str,
+        payload_patch: Any = NO_PATCH,
+        idempotency_key: str | None = None,
+    ) -> RunHandle:
+        """Start a new run that begins at a step of one that has ended, and takes over what was recorded before.
+
+        `payload_patch` is a JSON merge patch (RFC 7396).
+
+        Raises:
+            As `retry`, for completed runs, too; StepNotFound; TooLarge.
+        """
+        ...
+
+    async def signal(self, run_id: str, name: str, data: Any, *, signal_id: str | None = None) -> SignalAnswer:
+        """Send a signal to a run, which its next wait for that name takes. Two with the same id are one.
+
+        Raises:
+            RunNotFound; RunFinished; SignalInvalid; SignalConflict.
+        """
+        ...
+
+    async def decide(
+        self, approval_id: str, *, approved: bool, by: str, reason: str | None = None, data: Any = NOT_GIVEN
+    ) -> Approval:
+        """Decide an approval; returns it as it is then. The same decision once more changes nothing.
+
+        `data` replaces what was asked for, if that can be edited.
+
+        Raises:
+            ApprovalNotFound; ApprovalClosed; DecisionInvalid.
         """
         ...
 

@@ -1,24 +1,28 @@
 """The recorder of one run's attempt: turns what the workflow says into events of the run's stream.
 
 `FlueContext` calls it from the event loop or from the thread of a sync workflow; it queues events with the journal and
-holds the caller up when the disk is behind. Once the attempt is over it refuses everything.
+holds the caller up when the disk is behind. Once the attempt is over it refuses everything. When a run is replayed,
+what it said before is not written again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from datetime import datetime
+from collections import Counter
+from collections.abc import AsyncIterable, Generator
 from typing import Any
 
-from ..clock import Clock, to_datetime
+from ..clock import Clock
 from ..codec import Raw
 from ..errors import RunStopped, TooManyEvents
-from ..journal import Fence, Journal, NewEvent
+from ..journal import Event, EventType, Fence, Journal, NewEvent, stored_data
 from ..settings import Limits
 from .context import Written
 from .threads import run_in_own_thread
 
 _WRITTEN = Written()
+#: What workflows write, and the engine does not.
+_ENGINE_TYPES = frozenset(EventType)
+_OF_WORKFLOWS = frozenset({EventType.LOG, EventType.PROGRESS})
 
 
 class JournalRecorder:
@@ -31,29 +35,85 @@ class JournalRecorder:
         self._limits = limits
         self._left = limits.events_per_run - last_index
         self._stopped_because: str | None = None
+        self._said: Counter[int] | None = None
+        self._held: list[NewEvent] = []
         self.log_bytes = limits.log_bytes
         self.event_bytes = limits.event_bytes
 
+    async def remember(self, events: AsyncIterable[Event]) -> None:
+        """Take what earlier attempts of the run have said."""
+        said = Counter[int]()
+        async for event in events:
+            if event.type in _OF_WORKFLOWS or event.type not in _ENGINE_TYPES:
+                said[_mark(event.type, event.data)] += 1
+        self._said = said or None
+
     def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the field's name)
-        if self._stopped_because is not None:
-            raise RunStopped(self._fence.run_id, self._stopped_because)
-        if self._left <= 0:
-            raise TooManyEvents(self._fence.run_id, self._limits.events_per_run)
-        self._left -= 1
+        if self._said is not None and self._was_said(type, data, more):
+            return _WRITTEN
+        return self.fact(type, data, more=more)
+
+    def fact(self, type_: str, data: Raw, *, more: Raw | None = None) -> Written:
+        """Append an event, whether or not it has been written before."""
+        self.count()
+        if self._held:
+            self.write_held()
         run_id = self._fence.run_id
         unwritten = self._journal.unwritten(run_id)
         if unwritten >= self._limits.unwritten_events:
             # The writer does not need this thread to get on, so waiting here cannot wait for itself.
             self._journal.drain(run_id)
-        self._journal.append(self._fence, NewEvent(type=type, at_us=self._clock.now_us(), data=data, more=more))
+        self._journal.append(self._fence, NewEvent(type=type_, at_us=self._clock.now_us(), data=data, more=more))
         return _WRITTEN if unwritten < self._limits.unwritten_events // 2 else _Behind(self._journal, run_id)
 
-    def now(self) -> datetime:
-        return to_datetime(self._clock.now_us())
+    def hold(self, event: NewEvent) -> None:
+        """Keep an event that may soon be committed together with a record; before any other event at the latest.
+
+        Whoever holds one sees to it that it is taken or written before the event loop does something else.
+        """
+        self._held.append(event)
+
+    def take_held(self) -> list[NewEvent]:
+        """The events that are held, to be committed with a record."""
+        held, self._held = self._held, []
+        return held
+
+    def write_held(self) -> None:
+        """Append the events that are held."""
+        for event in self.take_held():
+            self._journal.append(self._fence, event)
+
+    def count(self) -> None:
+        """Note that an event is about to be written.
+
+        Raises:
+            RunStopped: the run no longer goes on here; TooManyEvents.
+        """
+        if self._stopped_because is not None:
+            raise RunStopped(self._fence.run_id, self._stopped_because)
+        if self._left <= 0:
+            raise TooManyEvents(self._fence.run_id, self._limits.events_per_run)
+        self._left -= 1
+
+    def _was_said(self, type_: str, data: Raw, more: Raw | None) -> bool:
+        said = self._said
+        stored, _ = stored_data(data, more, self._limits.event_bytes)
+        mark = _mark(type_, stored)
+        if said is None or not said[mark]:
+            return False
+        said[mark] -= 1
+        if not said[mark]:
+            del said[mark]
+            self._said = said or None
+        return True
 
     def stop(self, why: str) -> None:
         """Refuse everything from now on."""
         self._stopped_because = why
+
+
+def _mark(type_: str, data: Raw) -> int:
+    return hash((type_, bytes(memoryview(data))))
 
 
 class _Behind(Written):

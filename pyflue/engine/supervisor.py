@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..clock import Clock, rfc3339, to_datetime
 from ..errors import JournalError, RunTimedOut
-from ..journal import Fence, Journal, Run, RunStatus
+from ..journal import Fence, Journal, Run
 from ..logs import logger
 from ..settings import EngineSettings
 from .drive import Drive, StopReason, failed
@@ -33,6 +33,8 @@ log = logger("pyflue.supervisor")
 _HEARTBEAT_S = 0.25
 _FORGET_KEYS_EVERY_S = 3600.0
 _UNWRITTEN_ATTEMPTS = 3
+#: As many timers of waiting runs as are kept at once; those that are due later come when there is room.
+_MOST_TIMERS = 10_000
 
 
 class Supervisor:
@@ -48,17 +50,29 @@ class Supervisor:
         self._unwritten = Counter[str]()
         self._keys_forgotten_at = clock.monotonic()
         self._ready = threading.Event()
+        self._is_apart = True
         self._thread = threading.Thread(target=self._run, name="pyflue-supervisor", daemon=True)
+        self._beside: asyncio.Task[None] | None = None
+        #: Timers of waits whose run is in nobody's memory.
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
 
-    def start(self) -> None:
-        """Start the thread; returns when it can take deadlines."""
-        self._thread.start()
-        self._ready.wait()
+    async def start(self, *, is_apart: bool) -> None:
+        """Start it, in its thread or (not `is_apart`) on this event loop; returns when it can take deadlines."""
+        self._is_apart = is_apart
+        if is_apart:
+            self._thread.start()
+            await asyncio.to_thread(self._ready.wait)
+        else:
+            self._prepare()
+            self._beside = self._engine_loop.create_task(self._supervise())
 
-    def stop(self) -> None:
-        """End the thread. Blocks."""
+    async def stop(self) -> None:
+        """End it."""
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
+        if self._beside is None:
+            await asyncio.to_thread(self._thread.join)
+        else:
+            await self._beside
 
     def watch_deadline(self, drive: Drive) -> None:
         """End a drive at its deadline. From the engine's thread."""
@@ -78,13 +92,17 @@ class Supervisor:
             sys.stderr.flush()
             os._exit(70)
 
-    async def _supervise(self) -> None:
+    def _prepare(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._ready.set()
+
+    async def _supervise(self) -> None:
+        if not self._ready.is_set():
+            self._prepare()
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            watch = tasks.create_task(self._watch_engine_loop())
+            watch = tasks.create_task(self._watch_engine_loop()) if self._is_apart else None
             while not self._stopping.is_set():
                 try:
                     await self._look()
@@ -94,19 +112,28 @@ class Supervisor:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.adopt_every_s):
                         await self._stopping.wait()
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
+            for timer in self._timers.values():
+                timer.cancel()
 
     async def _look(self) -> None:
         if self._engine.adopts:
-            for run in await self._journal.lost():
+            lost = await self._journal.lost()
+            for run in lost:
                 log.info("run_adopted", run_id=run.run_id, attempt=run.attempt, owner=run.owner)
-                await self._requeue(run, crashed=run.status is RunStatus.RUNNING)
+            # At once: a thousand of them share a few commits.
+            await asyncio.gather(*[self._requeue(run, crashed=True) for run in lost])
+            for owner in await self._journal.dead_owners_of_waiting():
+                log.info("waiting_runs_kept", owner=owner, runs=await self._journal.disown(owner))
+            await self._set_timers()
             await self._set_suspects_apart()
             for run_id, deadline_us in await self._journal.expired():
                 await self._journal.finish_queued(
                     run_id, failed(RunTimedOut(run_id, rfc3339(to_datetime(deadline_us))))
                 )
         self._engine.look_again()
+        self._engine.reconsider_parking()
         await self._requeue_own()
         if self._clock.monotonic() - self._keys_forgotten_at > _FORGET_KEYS_EVERY_S:
             self._keys_forgotten_at = self._clock.monotonic()
@@ -114,6 +141,8 @@ class Supervisor:
 
     async def _requeue_own(self) -> None:
         """Queue runs that the journal says are ours though nothing drives them (a record could not be written)."""
+        if not self._seen_lost and await self._journal.count_unfinished(self._engine.engine_id) <= self._engine.owned:
+            return  # the usual case, and much cheaper to see with ten thousand runs waiting
         own = await self._journal.unfinished(owner=self._engine.engine_id)
         lost = [run for run in own if not self._engine.owns(run.run_id)]
         for run in lost:
@@ -140,6 +169,31 @@ class Supervisor:
         suspects = await self._journal.suspects(CRASHES_OF_A_SUSPECT)
         if suspects:
             self._engine.examine(suspects)
+
+    # Timers of runs that are in nobody's memory
+
+    async def _set_timers(self) -> None:
+        """Keep the times of waits whose run belongs to no engine, on the monotonic clock from when they are seen."""
+        timers = {(timer.run_id, timer.key): timer for timer in await self._journal.parked_timers(_MOST_TIMERS)}
+        for gone in self._timers.keys() - timers.keys():
+            self._timers.pop(gone).cancel()
+        now_us = self._clock.now_us()
+        for key, timer in timers.items():
+            if key not in self._timers:
+                # Not more than the whole time, if the clock was set back; not less than nothing, if set forward.
+                left_us = max(0, min(timer.due_us - now_us, timer.due_us - timer.created_us))
+                self._timers[key] = self._loop.call_later(left_us / 1_000_000, self._at_time, key)
+
+    def _at_time(self, key: tuple[str, str]) -> None:
+        self._tasks.create_task(self._expire(*key))
+
+    async def _expire(self, run_id: str, key: str) -> None:
+        try:
+            await self._journal.expire(run_id, key, fence=None)
+        except JournalError as error:
+            log.error("timer_not_recorded", run_id=run_id, error=str(error))
+        finally:
+            self._timers.pop((run_id, key), None)  # what could not be recorded is seen again
 
     # Deadlines
 

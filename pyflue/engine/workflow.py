@@ -7,10 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 from .context import FlueContext
+
+
+class Recovery(StrEnum):
+    """What becomes of a run that was interrupted, when it is taken up again."""
+
+    RESUME = "resume"  #: its code runs again, and recorded calls give back what they gave
+    RESTART = "restart"  #: what it recorded is forgotten, and it begins anew
+    FAIL = "fail"  #: it fails with `interrupted`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,16 @@ class Workflow(Protocol):
     @property
     def output_schema(self) -> Mapping[str, Any]:
         """JSON Schema (2020-12) of the result; `{}` promises nothing."""
+        ...
+
+    @property
+    def recovery(self) -> Recovery:
+        """What becomes of its runs when they were interrupted by a crash or a stop."""
+        ...
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether a run fails if the code has changed around its recorded calls; else that is an event."""
         ...
 
     def parse(self, payload: Any) -> Any:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from ..codec import Raw
 from .records import (
     Accepted,
     CancelAnswer,
@@ -31,6 +32,23 @@ from .records import (
     RunStatus,
 )
 
+if TYPE_CHECKING:
+    from .calls import (
+        Approval,
+        ApprovalFilter,
+        Decided,
+        History,
+        NewSignal,
+        NewStep,
+        NewWait,
+        Opened,
+        Park,
+        ParkedTimer,
+        SignalAnswer,
+        Step,
+        Wait,
+    )
+
 
 class Journal(Protocol):
     """A durable store of streams of events and the state that goes with them.
@@ -41,7 +59,9 @@ class Journal(Protocol):
     # Runs: writes
 
     def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
-        """Record a new run. With an idempotency key that is known, the answer names the earlier run instead.
+        """Record a new run, with the records it takes over (`NewRun.copies`).
+
+        With an idempotency key that is known, the answer names the earlier run instead.
 
         A record that nobody waits for (`is_awaited=False`) may take up to 50 ms, to share its fsync with a later one.
         """
@@ -50,7 +70,9 @@ class Journal(Protocol):
     def claim(
         self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
     ) -> Awaitable[Sequence[Run]]:
-        """Take up to `limit` queued runs, oldest first; each is `running` under a new attempt when this resolves.
+        """Take up to `limit` queued runs; each is `running` under a new attempt when this resolves.
+
+        Runs that were begun before go first (they were woken, or lost their engine), then the others, oldest first.
 
         With `run_ids` only those; with `max_crashes` only runs that crashed fewer times than that.
         """
@@ -59,7 +81,15 @@ class Journal(Protocol):
     def requeue(self, lost: Fence, *, crashed: bool) -> Awaitable[bool]:
         """Queue a run again whose engine has died, or has lost the run's task; False if the fence no longer holds.
 
-        `crashed` counts the loss as a crash of the run. A run whose cancellation was requested ends as cancelled.
+        `crashed` counts the loss as a crash of the run. A run whose cancellation was requested ends as cancelled. One
+        that is waiting stays so, and belongs to nobody until it is woken.
+        """
+        ...
+
+    def disown(self, owner: str) -> Awaitable[int]:
+        """Let all waiting runs of a dead engine belong to nobody; they stay waiting. Returns how many it were.
+
+        Those whose cancellation was requested end as cancelled.
         """
         ...
 
@@ -73,25 +103,148 @@ class Journal(Protocol):
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         """Make the run final and append `run_end`; None if the fence no longer holds.
 
+        In the same transaction its open waits are closed, a child run it waited for is asked to end, and the parent
+        that waits for this run is answered with `{"status", "result", "error"}`.
+
         Returns what was recorded: a run whose cancellation was requested before ends as cancelled, whatever
         `outcome` says.
         """
         ...
 
     def finish_queued(self, run_id: str, outcome: Outcome) -> Awaitable[bool]:
-        """Make a run final that nobody drives; False if somebody does, or it is final."""
+        """Make a run final that nobody drives, as `finish`; False if somebody does, or it is final."""
         ...
 
     def release(self, fence: Fence) -> Awaitable[bool]:
-        """Hand a run back: it is queued again and belongs to nobody; False if the fence no longer holds."""
+        """Hand a run back: it belongs to nobody, is queued again, or stays waiting; False if the fence is lost."""
         ...
 
     def cancel(self, run_id: str) -> Awaitable[CancelAnswer | None]:
-        """Ask for the end of a run. A queued run ends at once; one with an owner is marked, its owner ends it.
+        """Ask for the end of a run and of all runs below it that are not final.
+
+        One that nobody owns ends at once; one with an owner is marked, its owner ends it. None if there is no such run.
+        """
+        ...
+
+    # Durable calls: writes
+
+    def record(self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = ()) -> Awaitable[int | None]:
+        """Record a step and append events; returns the run's `last_index`, None if the fence no longer holds.
+
+        A record of status `retrying` is replaced by a later one of its key, any other is final. Recording is progress:
+        the run's crashes are forgotten.
+        """
+        ...
+
+    def note(self, fence: Fence, step: NewStep) -> None:
+        """As `record`, soon and without waiting for the disk; what is recorded later is on disk later, too.
+
+        If the fence no longer holds nothing is written and `on_lost` is called.
+        """
+        ...
+
+    def open_wait(
+        self, fence: Fence, wait: NewWait, events: Sequence[NewEvent] = (), *, park: Park | None = None
+    ) -> Awaitable[Opened | None]:
+        """Record that a run waits; None if the fence no longer holds. A wait that is not open any more is replaced.
+
+        A wait for a signal takes the oldest one of its name that was kept, and is answered with it at once.
+        """
+        ...
+
+    def start_child(
+        self,
+        fence: Fence,
+        child: NewRun,
+        call: NewStep | NewWait,
+        events: Sequence[NewEvent] = (),
+        *,
+        park: Park | None = None,
+    ) -> Awaitable[Opened | int | None]:
+        """Accept a run that another one starts, together with that one's record of having started it.
+
+        With a wait the parent waits for the child's end (`Opened`), with a step it goes on (as `record`). None if the
+        parent's fence no longer holds; then there is no child either.
+        """
+        ...
+
+    def park(self, fence: Fence, park: Park) -> Awaitable[bool]:
+        """Make a run `waiting`; False if one of its waits has ended meanwhile, or the fence no longer holds."""
+        ...
+
+    def expire(self, run_id: str, key: str, *, fence: Fence | None) -> Awaitable[Wait | None]:
+        """End an open wait whose time has come; returns it as it is then, however it ended. None if there is none.
+
+        By the run's owner with its fence, by anybody (None) only while nobody owns the run.
+        """
+        ...
+
+    def close_wait(self, fence: Fence, key: str) -> None:
+        """Give up an open wait, soon."""
+        ...
+
+    def signal(self, run_id: str, signal: NewSignal) -> Awaitable[SignalAnswer | None]:
+        """Send a signal to a run: its oldest open wait for that name is answered, or the signal is kept.
 
         None if there is no such run.
         """
         ...
+
+    def decide(self, approval_id: str, decision: Raw) -> Awaitable[Decided | None]:
+        """Answer an approval. `decision` is an object with `approved`, `by`, `at`, `reason` and `data`.
+
+        Nothing is recorded if it is decided already, cancelled, or past its time. A decision repeats another one if
+        `approved` and `data` are equal. None if there is no such approval.
+        """
+        ...
+
+    def restart(self, fence: Fence) -> Awaitable[bool]:
+        """Forget all durable calls of a run, so that it begins anew; False if the fence no longer holds.
+
+        Signals that were taken are kept again; its child runs are asked to end.
+        """
+        ...
+
+    # Durable calls: reads
+
+    async def history(self, run_id: str) -> History:
+        """All durable calls that a run has recorded, with values whole."""
+        ...
+
+    async def steps(self, run_id: str, *, after: str | None = None, limit: int = 1000) -> Sequence[Step]:
+        """A run's steps in the order they were recorded, from behind the step of the key `after`."""
+        ...
+
+    async def wait(self, run_id: str, key: str) -> Wait | None:
+        """One wait."""
+        ...
+
+    async def open_waits(self, run_id: str) -> Sequence[Wait]:
+        """What a run waits for, oldest first."""
+        ...
+
+    async def approval(self, approval_id: str) -> Approval | None:
+        """One approval."""
+        ...
+
+    async def approvals(
+        self, where: ApprovalFilter, *, before: str | None = None, limit: int = 50
+    ) -> Sequence[Approval]:
+        """Approvals, newest first, from below the id `before`."""
+        ...
+
+    async def parked_timers(self, limit: int) -> Sequence[ParkedTimer]:
+        """Open waits with a time limit, of waiting runs that nobody owns; those that are due first."""
+        ...
+
+    async def answers_since(self, seq: int) -> tuple[int, Sequence[tuple[str, str]]]:
+        """The waits that ended after the `seq`-th did, as (run id, key), and the number to ask with next time.
+
+        Numbers grow with each wait that ends, in whichever process; -1 asks for the current number only.
+        """
+        ...
+
+    # Runs: more writes
 
     def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
         """Delete a final run with all that belongs to it.
@@ -122,8 +275,16 @@ class Journal(Protocol):
         """Running and waiting runs (of one owner), without values."""
         ...
 
+    async def count_unfinished(self, owner: str) -> int:
+        """How many running and waiting runs an engine owns."""
+        ...
+
     async def lost(self) -> Sequence[Run]:
-        """Running and waiting runs whose engine is no longer alive, without values."""
+        """Running runs whose engine is no longer alive, without values."""
+        ...
+
+    async def dead_owners_of_waiting(self) -> Sequence[str]:
+        """The engines that are no longer alive and still own waiting runs."""
         ...
 
     async def cancel_requests(self, owner: str) -> Sequence[str]:
@@ -143,7 +304,7 @@ class Journal(Protocol):
         ...
 
     async def expired(self) -> Sequence[tuple[str, int]]:
-        """The ids of queued runs whose deadline has passed, each with that deadline in microseconds."""
+        """The ids of runs that nobody owns and whose deadline has passed, each with that deadline in microseconds."""
         ...
 
     async def events(
@@ -180,6 +341,13 @@ class Journal(Protocol):
         """Call `callback` (from any thread) when a run's write was refused.
 
         With None the fence no longer held; with an error the write could not be stored and the fence is poisoned.
+        """
+        ...
+
+    def on_answered(self, callback: Callable[[Sequence[tuple[str, str]]], None]) -> None:
+        """Call `callback` (from any thread) with (run id, key) of waits that ended by a write of this process.
+
+        It is called after the commit. `answers_since` tells of those that other processes ended.
         """
         ...
 

@@ -7,15 +7,19 @@ and nowhere else. Stored JSON (payload, result, event data) stays `Raw`: most re
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import codec
 from ..clock import rfc3339
 from ..codec import Raw
+
+if TYPE_CHECKING:
+    from .calls import Copies
 
 
 class RunStatus(StrEnum):
@@ -45,6 +49,14 @@ class EventType(StrEnum):
     RUN_END = "run_end"
     LOG = "log"
     PROGRESS = "progress"
+    STEP_START = "step_start"
+    STEP_RETRY = "step_retry"
+    STEP_END = "step_end"
+    APPROVAL_REQUESTED = "approval_requested"
+    APPROVAL_DECIDED = "approval_decided"
+    SIGNAL = "signal"
+    SIGNAL_REFUSED = "signal_refused"
+    REPLAY_DRIFT = "replay_drift"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +91,8 @@ class Run:
     last_index: int = 0
     #: Crashes of its engine since the run last recorded a step or a wait.
     crashes: int = 0
+    #: How many runs stand above it: 0 unless another run started it.
+    depth: int = 0
     #: Position in the order of acceptance; the cursor of lists.
     seq: int = 0
 
@@ -172,8 +186,11 @@ class NewRun:
     #: What must be equal for a second request with the same key to be the same request.
     request_digest: str | None = None
     parent_run_id: str | None = None
+    depth: int = 0
     retried_from: str | None = None
     forked_from: str | None = None
+    #: What it takes over from an earlier run.
+    copies: Copies | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +264,20 @@ class Checked:
     size_bytes: int
     runs: int
     problems: tuple[str, ...] = field(default=())
+
+
+def blob_name(data: bytes) -> str:
+    """The name of a large value by its content: `sha256:<hex>`."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def stored_data(data: Raw, more: Raw | None, limit_bytes: int) -> tuple[Raw, bytes | None]:
+    """What an event holds, and what is kept as a blob beside it: `more`, or data that is larger than the limit."""
+    if more is None and len(memoryview(data)) <= limit_bytes:
+        return data, None
+    kept = bytes(memoryview(data if more is None else more))
+    reference = {"blob": blob_name(kept), "size_bytes": len(kept)}
+    return Raw(codec.encode(reference if more is None else {**codec.load(data), **reference})), kept
 
 
 def _time(at: datetime | None) -> str | None:

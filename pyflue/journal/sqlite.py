@@ -15,12 +15,13 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
 from .. import codec
 from ..clock import Clock
+from ..codec import Raw
 from ..errors import JournalClosed, JournalError, JournalReadOnly, JournalUnreadable
 from ..settings import JournalSettings, Limits
 from . import sqlite_file
@@ -42,9 +43,27 @@ from .records import (
     RunStatus,
 )
 from .sqlite_file import Database
-from .sqlite_rows import filters, read_blob, read_run, to_event, to_run
+from .sqlite_rows import answers_since, filters, read_blob, read_run, to_event, to_run
 from .sqlite_writes import Checkpointer, SqliteWrites
 from .writer import Bell, PollingBell, Writer
+
+if TYPE_CHECKING:
+    from .calls import (
+        Approval,
+        ApprovalFilter,
+        Decided,
+        History,
+        NewSignal,
+        NewStep,
+        NewWait,
+        Opened,
+        Park,
+        ParkedTimer,
+        SignalAnswer,
+        Step,
+        Wait,
+    )
+    from .sqlite_call_rows import CallRows
 
 T = TypeVar("T")
 
@@ -57,6 +76,9 @@ _memory_names = itertools.count(1)
 
 class SqliteJournal:
     """One journal file, open in this process."""
+
+    #: The queue in front of the database; a simulation has one without a thread.
+    writer_type: type[Writer] = Writer
 
     def __init__(
         self, name: str, *, path: Path | None, settings: JournalSettings, limits: Limits, clock: Clock, read_only: bool
@@ -77,11 +99,12 @@ class SqliteJournal:
         # Opened here so that what is wrong with the file is said now; it also keeps an in-memory database alive.
         self._anchor = self._open_connection()
         self._writer: Writer | None = None
+        self._is_outdated = False
         if read_only:
-            sqlite_file.check_schema(self._anchor, name)
+            self._is_outdated = sqlite_file.is_outdated(self._anchor, name)
         else:
             self._set_up()
-            self._writer = Writer(self._open_writes)
+            self._writer = self.writer_type(self._open_writes)
             self._writer.start()
 
     @classmethod
@@ -109,7 +132,9 @@ class SqliteJournal:
     # Runs: writes
 
     def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
-        return self._the_writer().submit(lambda: self._writes.accept(new), patient=False, rings=is_awaited)
+        return self._the_writer().submit(
+            lambda: self._writes.accept(new), patient=False, rings=is_awaited, is_new=new.copies is None
+        )
 
     def claim(
         self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
@@ -119,11 +144,14 @@ class SqliteJournal:
     def requeue(self, lost: Fence, *, crashed: bool) -> Awaitable[bool]:
         return self._write(lambda db: db.requeue(lost, crashed))
 
+    def disown(self, owner: str) -> Awaitable[int]:
+        return self._write(lambda db: db.disown(owner))
+
     def append(self, fence: Fence, event: NewEvent) -> None:
         self._the_writer().append(fence, event)
 
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
-        return self._write(lambda db: db.finish(fence, outcome), fence=fence)
+        return self._write_after_events(fence, lambda db, earlier: db.finish(fence, outcome, earlier))
 
     def finish_queued(self, run_id: str, outcome: Outcome) -> Awaitable[bool]:
         return self._write(lambda db: db.finish_queued(run_id, outcome))
@@ -142,6 +170,80 @@ class SqliteJournal:
 
     def forget_keys(self) -> Awaitable[None]:
         return self._write(lambda db: db.forget_keys())
+
+    # Durable calls: writes
+
+    def record(self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = ()) -> Awaitable[int | None]:
+        return self._write_after_events(fence, lambda db, earlier: db.calls.record(fence, step, events, earlier))
+
+    def note(self, fence: Fence, step: NewStep) -> None:
+        self._the_writer().note(lambda earlier: self._writes.calls.record(fence, step, (), earlier), fence)
+
+    def open_wait(
+        self, fence: Fence, wait: NewWait, events: Sequence[NewEvent] = (), *, park: Park | None = None
+    ) -> Awaitable[Opened | None]:
+        return self._write_after_events(
+            fence, lambda db, earlier: db.calls.open_wait(fence, wait, events, park, earlier)
+        )
+
+    def start_child(
+        self,
+        fence: Fence,
+        child: NewRun,
+        call: NewStep | NewWait,
+        events: Sequence[NewEvent] = (),
+        *,
+        park: Park | None = None,
+    ) -> Awaitable[Opened | int | None]:
+        return self._write_after_events(
+            fence, lambda db, earlier: db.calls.start_child(fence, child, call, events, park, earlier)
+        )
+
+    def park(self, fence: Fence, park: Park) -> Awaitable[bool]:
+        return self._write(lambda db: db.calls.park(fence, park), fence=fence)
+
+    def expire(self, run_id: str, key: str, *, fence: Fence | None) -> Awaitable[Wait | None]:
+        return self._write(lambda db: db.calls.expire(run_id, key, fence), fence=fence)
+
+    def close_wait(self, fence: Fence, key: str) -> None:
+        self._the_writer().note(lambda earlier: self._writes.calls.close_wait(fence, key, earlier), fence)
+
+    def signal(self, run_id: str, signal: NewSignal) -> Awaitable[SignalAnswer | None]:
+        return self._write(lambda db: db.calls.signal(run_id, signal), patient=False)
+
+    def decide(self, approval_id: str, decision: Raw) -> Awaitable[Decided | None]:
+        return self._write(lambda db: db.calls.decide(approval_id, decision), patient=False)
+
+    def restart(self, fence: Fence) -> Awaitable[bool]:
+        return self._write(lambda db: db.calls.restart(fence), fence=fence)
+
+    # Durable calls: reads
+
+    async def history(self, run_id: str) -> History:
+        return await self._read_calls(lambda rows: rows.history(run_id))
+
+    async def steps(self, run_id: str, *, after: str | None = None, limit: int = 1000) -> Sequence[Step]:
+        return await self._read_calls(lambda rows: rows.steps(run_id, after, limit))
+
+    async def wait(self, run_id: str, key: str) -> Wait | None:
+        return await self._read_calls(lambda rows: rows.wait(run_id, key))
+
+    async def open_waits(self, run_id: str) -> Sequence[Wait]:
+        return await self._read_calls(lambda rows: rows.open_waits(run_id))
+
+    async def approval(self, approval_id: str) -> Approval | None:
+        return await self._read_calls(lambda rows: rows.approval(approval_id))
+
+    async def approvals(
+        self, where: ApprovalFilter, *, before: str | None = None, limit: int = 50
+    ) -> Sequence[Approval]:
+        return await self._read_calls(lambda rows: rows.approvals(where, before, limit))
+
+    async def parked_timers(self, limit: int) -> Sequence[ParkedTimer]:
+        return await self._read_calls(lambda rows: rows.parked_timers(limit))
+
+    async def answers_since(self, seq: int) -> tuple[int, Sequence[tuple[str, str]]]:
+        return await self._read(lambda db: answers_since(db, self._sql, seq))
 
     # Runs: reads
 
@@ -164,18 +266,25 @@ class SqliteJournal:
             lambda db: [to_run(row) for row in db.execute(self._sql["unfinished_runs"], {"owner": owner})]
         )
 
+    async def count_unfinished(self, owner: str) -> int:
+        bindings = {"owner": owner}
+        return await self._read(lambda db: int(db.execute(self._sql["count_unfinished"], bindings).get))
+
     async def lost(self) -> Sequence[Run]:
         def read(db: Database) -> list[Run]:
-            owners = {owner for (owner,) in db.execute(self._sql["owners"])}
-            dead = {owner for owner in owners if not self._is_alive(owner)}
+            owners = self._owners(db, "owners_of_running")
             if self._roster is not None and not self._is_read_only:
-                self._roster.forget_dead(owners)
+                self._roster.forget_dead(owners | self._owners(db, "owners_of_waiting"))
+            dead = self._dead(owners)
             if not dead:
                 return []
-            rows = db.execute(self._sql["unfinished_runs"], {"owner": None})
-            return [run for run in map(to_run, rows) if run.owner in dead]
+            bindings = {"owners": codec.encode(dead).decode()}
+            return [to_run(row) for row in db.execute(self._sql["lost_runs"], bindings)]
 
         return await self._read(read)
+
+    async def dead_owners_of_waiting(self) -> Sequence[str]:
+        return await self._read(lambda db: self._dead(self._owners(db, "owners_of_waiting")))
 
     async def cancel_requests(self, owner: str) -> Sequence[str]:
         return await self._read(
@@ -197,7 +306,7 @@ class SqliteJournal:
     async def expired(self) -> Sequence[tuple[str, int]]:
         bindings = {"now": self._clock.now_us()}
         return await self._read(
-            lambda db: [(row[0], row[1]) for row in db.execute(self._sql["expired_queued"], bindings)]
+            lambda db: [(row[0], row[1]) for row in db.execute(self._sql["expired_unowned"], bindings)]
         )
 
     async def events(
@@ -246,6 +355,9 @@ class SqliteJournal:
     def on_lost(self, callback: Callable[[Fence, Exception | None], None]) -> None:
         self._the_writer().on_lost.append(callback)
 
+    def on_answered(self, callback: Callable[[Sequence[tuple[str, str]]], None]) -> None:
+        self._the_writer().on_answered.append(callback)
+
     # Life
 
     def enlist(self, engine_id: str) -> None:
@@ -283,10 +395,10 @@ class SqliteJournal:
                 problems=tuple(problems),
             )
 
-        return await self._read(read)
+        return await self._read_any_schema(read)
 
     async def backup(self, target: Path) -> int:
-        return await self._read(lambda db: sqlite_file.copy(db, target))
+        return await self._read_any_schema(lambda db: sqlite_file.copy(db, target))
 
     async def close(self) -> None:
         if self._is_closed:
@@ -333,6 +445,7 @@ class SqliteJournal:
             turnstile=turnstile,
             checkpointer=checkpointer,
             touch=self._the_writer().touch,
+            note_ended=self._the_writer().note_ended,
             sql=self._sql,
             clock=self._clock,
             settings=self._settings,
@@ -355,7 +468,25 @@ class SqliteJournal:
     ) -> asyncio.Future[T]:
         return self._the_writer().submit(lambda: work(self._writes), fence=fence, patient=patient)
 
+    def _write_after_events(
+        self, fence: Fence, work: Callable[[SqliteWrites, Sequence[NewEvent]], T]
+    ) -> asyncio.Future[T]:
+        return self._the_writer().submit_with_events(lambda earlier: work(self._writes, earlier), fence)
+
+    async def _read_calls(self, query: Callable[[CallRows], T]) -> T:
+        from .sqlite_call_rows import CallRows  # at first use: a run without durable calls pays nothing for them
+
+        return await self._read(lambda db: query(CallRows(db, self._sql)))
+
     async def _read(self, query: Callable[[Database], T]) -> T:
+        if self._is_outdated:
+            raise JournalError(
+                f"{self._name} was written by an older PyFlue, and has to be migrated before it can be read.",
+                hint="Start `pyflue dev` or `pyflue serve` once: it copies the journal, then migrates it.",
+            )
+        return await self._read_any_schema(query)
+
+    async def _read_any_schema(self, query: Callable[[Database], T]) -> T:
         if self._is_closed:
             raise JournalClosed
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._run_query, query)
@@ -373,6 +504,12 @@ class SqliteJournal:
 
     def _is_alive(self, engine_id: str) -> bool:
         return self._roster.is_alive(engine_id) if self._roster is not None else engine_id in self._own_engines
+
+    def _owners(self, db: Database, query: str) -> set[str]:
+        return {owner for (owner,) in db.execute(self._sql[query])}
+
+    def _dead(self, owners: set[str]) -> list[str]:
+        return sorted(owner for owner in owners if not self._is_alive(owner))
 
     def _close(self) -> None:
         self._readers.shutdown(wait=True)

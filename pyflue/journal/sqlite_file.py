@@ -43,6 +43,8 @@ class Database(Protocol):
     def executemany(self, statements: str, bindings: Sequence[Sequence[Any] | Mapping[str, Any]], /) -> Cursor: ...
     def pragma(self, name: str, value: Any = None, /) -> Any: ...
     def last_insert_rowid(self) -> int: ...
+    def changes(self) -> int: ...
+    def total_changes(self) -> int: ...
     def set_busy_timeout(self, milliseconds: int, /) -> None: ...
     def set_wal_hook(self, hook: Callable[[Any, str, int], int], /) -> None: ...
     def wal_autocheckpoint(self, n: int, /) -> None: ...
@@ -118,7 +120,7 @@ def connect(name: str, *, read_only: bool, busy_timeout_s: float) -> Database:
     if name.startswith("file:"):
         flags |= apsw.SQLITE_OPEN_CREATE
     try:
-        connection = cast("Database", apsw.Connection(name, flags=flags, statementcachesize=64))
+        connection = cast("Database", apsw.Connection(name, flags=flags, statementcachesize=128))
         connection.set_busy_timeout(int(busy_timeout_s * 1000))
         connection.pragma("foreign_keys", True)
         connection.pragma("temp_store", "memory")
@@ -211,6 +213,15 @@ def check_schema(connection: Database, path: str) -> int:
     if version > newest:
         raise JournalTooNew(path, version, newest)
     return version
+
+
+def is_outdated(connection: Database, path: str) -> bool:
+    """Whether a journal waits for its migration.
+
+    Raises:
+        JournalTooNew, JournalUnreadable: it is not one this program may use.
+    """
+    return 0 < check_schema(connection, path) < len(load_migrations("sqlite"))
 
 
 def find_problems(connection: Database, *, thorough: bool) -> list[str]:

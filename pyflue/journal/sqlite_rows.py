@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from .. import codec
 from ..clock import to_datetime
 from ..codec import Raw
-from .records import Event, Run, RunFilter, RunStatus
+from .records import Event, Run, RunFilter, RunStatus, blob_name
 from .sqlite_file import Database
 
-#: Longer payloads and results are kept as blobs: the row of a run is rewritten with every batch of its events.
+#: Longer values are kept as blobs: the row of a run is rewritten with every batch of its events.
 INLINE_BYTES = 2048
 _BLOB_PREFIX = "sha256:"
 
@@ -20,9 +19,9 @@ _BLOB_PREFIX = "sha256:"
 def to_run(row: tuple[Any, ...]) -> Run:
     """A row of `run`, `run_head` or `runs`; blob names in payload and result are resolved by `read_run`."""
     (
-        seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
-        deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
-        idempotency_key, usage, error, *values,
+        seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+        finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+        forked_from, idempotency_key, usage, error, *values,
     ) = row  # fmt: skip
     request, payload, result = values or (None, None, None)
     return Run(
@@ -35,6 +34,7 @@ def to_run(row: tuple[Any, ...]) -> Run:
         attempt=attempt,
         last_index=last_index,
         crashes=crashes,
+        depth=depth,
         created_at=to_datetime(created_at),
         started_at=None if started_at is None else to_datetime(started_at),
         finished_at=None if finished_at is None else to_datetime(finished_at),
@@ -46,11 +46,11 @@ def to_run(row: tuple[Any, ...]) -> Run:
         retried_from=retried_from,
         forked_from=forked_from,
         idempotency_key=idempotency_key,
-        usage=_raw(usage),
-        error=_raw(error),
-        request=_raw(request),
-        payload=_raw(payload),
-        result=_raw(result),
+        usage=to_raw(usage),
+        error=to_raw(error),
+        request=to_raw(request),
+        payload=to_raw(payload),
+        result=to_raw(result),
     )
 
 
@@ -67,7 +67,7 @@ def read_run(db: Database, sql: Mapping[str, str], run_id: str, *, values: bool)
         return None
     if values:
         *head, payload, result = row
-        row = (*head, _whole(db, sql, run_id, payload), _whole(db, sql, run_id, result))
+        row = (*head, whole(db, sql, run_id, payload), whole(db, sql, run_id, result))
     return to_run(row)
 
 
@@ -77,15 +77,24 @@ def read_blob(db: Database, sql: Mapping[str, str], stream_id: str, digest: str)
     return None if row is None else bytes(row[0])
 
 
+def answers_since(db: Database, sql: Mapping[str, str], seq: int) -> tuple[int, list[tuple[str, str]]]:
+    """The waits that ended after the `seq`-th did, and how many have ended; -1 asks for that number only."""
+    # The number first: what ends between the two queries is told next time.
+    now = int(db.execute(sql["answers_so_far"]).get)
+    if seq < 0 or seq >= now:
+        return now, []
+    return now, [(run_id, key) for run_id, key in db.execute(sql["answers_between"], (seq, now))]
+
+
 def column_of(value: Raw | None) -> str | None:
-    """What a column holds for a payload or result: its text, or the name of the blob that `put_large` puts it into."""
+    """What a column holds for a value of any size: its text, or the name of the blob that `put_large` puts it into."""
     if value is None or len(memoryview(value)) <= INLINE_BYTES:
         return text(value)
     return blob_name(bytes(memoryview(value)))
 
 
 def put_large(db: Database, sql: Mapping[str, str], stream_id: str, value: Raw | None) -> None:
-    """Keep a payload or result that is too long for its column."""
+    """Keep a value that is too long for its column."""
     if value is not None and len(memoryview(value)) > INLINE_BYTES:
         put_blob(db, sql, stream_id, bytes(memoryview(value)))
 
@@ -97,9 +106,17 @@ def put_blob(db: Database, sql: Mapping[str, str], stream_id: str, data: bytes) 
     return digest
 
 
-def blob_name(data: bytes) -> str:
-    """The name of a value by its content: `sha256:<hex>`."""
-    return _BLOB_PREFIX + hashlib.sha256(data).hexdigest()
+def whole(db: Database, sql: Mapping[str, str], stream_id: str, column: str | None) -> str | None:
+    """The text of a column that may hold the name of a blob instead."""
+    if column is None or not column.startswith(_BLOB_PREFIX):
+        return column
+    data = read_blob(db, sql, stream_id, column)
+    return None if data is None else data.decode()
+
+
+def to_raw(column: str | None) -> Raw | None:
+    """A column of JSON as the JSON it holds."""
+    return None if column is None else Raw(column.encode())
 
 
 def text(value: Raw | None) -> str | None:
@@ -140,17 +157,6 @@ def filters(where: RunFilter) -> tuple[str, dict[str, Any]]:
     if where.error_text is not None:
         add("instr(lower(error), lower(:error_text)) > 0", "error_text", where.error_text)
     return "".join(f" AND {condition}" for condition in conditions), bindings
-
-
-def _whole(db: Database, sql: Mapping[str, str], run_id: str, column: str | None) -> str | None:
-    if column is None or not column.startswith(_BLOB_PREFIX):
-        return column
-    data = read_blob(db, sql, run_id, column)
-    return None if data is None else data.decode()
-
-
-def _raw(column: str | None) -> Raw | None:
-    return None if column is None else Raw(column.encode())
 
 
 def _json(value: Any) -> str:

@@ -2,26 +2,31 @@
 
 Lives in the writer thread; `Writer` calls `begin`, the verbs, `commit`. Every verb that writes for a run is conditional
 on its fence in the statement itself: no row changed means somebody else has the run, and nothing else is written.
+The verbs of durable calls are in `sqlite_calls.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from .. import codec
 from ..clock import Clock
 from ..codec import Raw
-from ..errors import JournalBusy
+from ..errors import JournalBusy, JournalError
 from ..settings import JournalSettings, Limits
 from . import sqlite_file, sqlite_rows
 from .locks import Turnstile
-from .records import Accepted, CancelAnswer, EventType, Fence, NewEvent, NewRun, Outcome, Run, RunStatus
+from .records import Accepted, CancelAnswer, EventType, Fence, NewEvent, NewRun, Outcome, Run, RunStatus, stored_data
 from .sqlite_file import Database
+
+if TYPE_CHECKING:
+    from .sqlite_calls import SqliteCalls
 
 _PAGE_BYTES = 4096
 _CHECKPOINT_PAGES = 8 * 1024**2 // _PAGE_BYTES
@@ -30,6 +35,8 @@ _MOST_WAL_PAGES = 64 * 1024**2 // _PAGE_BYTES
 _TURN_S = 0.005
 #: How long the writer waits for readers to let go of a log that has grown too large, before it writes on.
 _RESET_TIMEOUT_MS = 1000
+#: How long it waits for them when the disk is full.
+_MAKE_ROOM_TIMEOUT_MS = 100
 
 
 _CANCELLED = Outcome(status=RunStatus.CANCELLED)
@@ -46,18 +53,20 @@ class SqliteWrites:
         turnstile: Turnstile | None,
         checkpointer: Checkpointer | None,
         touch: Callable[[str], None],
+        note_ended: Callable[[str, str], None],
         sql: Mapping[str, str],
         clock: Clock,
         settings: JournalSettings,
         limits: Limits,
     ) -> None:
-        self._db = connection
+        self.db = connection
         self._name = name
         self._turnstile = turnstile
         self._checkpointer = checkpointer
-        self._touch = touch
-        self._sql = sql
-        self._clock = clock
+        self.touch = touch
+        self.note_ended = note_ended
+        self.sql = sql
+        self.clock = clock
         self._settings = settings
         self._limits = limits
         self._has_turn = False
@@ -65,7 +74,11 @@ class SqliteWrites:
         self._wal_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
-        self._append_event = sql["append_event"]
+        # Written in one go before the commit: nothing in a transaction reads them, and one call for hundreds of rows
+        # costs a fraction of a call for each.
+        self._event_rows: list[tuple[Any, ...]] = []
+        #: Rows of `put_step`.
+        self.step_rows: list[tuple[Any, ...]] = []
 
     # Transactions
 
@@ -75,18 +88,48 @@ class SqliteWrites:
                 raise JournalBusy(self._name, self._settings.busy_timeout_s)
             self._has_turn = True
             self._turn_ends_at = time.monotonic() + _TURN_S
-        self._db.execute("BEGIN IMMEDIATE")
+        self.db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        self._db.execute("COMMIT")
+        self.flush()
+        self.db.execute("COMMIT")
         if self._has_turn and time.monotonic() >= self._turn_ends_at:
             self.pause()
 
     def rollback(self) -> None:
+        self._event_rows.clear()
+        self.step_rows.clear()
         # A full disk may have ended the transaction already.
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
         self.pause()
+
+    def flush(self) -> None:
+        """Write the events and steps that the transaction has collected."""
+        if self._event_rows:
+            self.db.executemany(self.sql["append_event"], self._event_rows)
+            self._event_rows.clear()
+        if self.step_rows:
+            before = self.db.total_changes()
+            self.db.executemany(self.sql["put_step"], self.step_rows)
+            if self.db.total_changes() - before != len(self.step_rows):
+                run_id, key, *_ = self.step_rows[-1]  # the one at fault, once each record is tried alone
+                raise JournalError(f"Run {run_id} has recorded step {key!r} already; its record is final.")
+            self.step_rows.clear()
+
+    def make_room(self, error: Exception) -> bool:
+        if self._checkpointer is None or not isinstance(error, apsw.FullError):
+            return False
+        # What the write-ahead log holds is copied into the file, and the log's own space is free again.
+        self.db.set_busy_timeout(_MAKE_ROOM_TIMEOUT_MS)
+        try:
+            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.Error:
+            return False  # there is no space for that either, or a long read is under way
+        finally:
+            self.db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
+        had_pages, self._wal_pages = self._wal_pages, 0
+        return had_pages > 0
 
     def pause(self) -> None:
         if self._turnstile is not None and self._has_turn:
@@ -98,14 +141,14 @@ class SqliteWrites:
             return
         if self._wal_pages > _MOST_WAL_PAGES:
             # Passive checkpoints never catch up with a writer that does not pause; this is the pause.
-            self._db.set_busy_timeout(_RESET_TIMEOUT_MS)
+            self.db.set_busy_timeout(_RESET_TIMEOUT_MS)
             try:
-                self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
                 self._wal_pages = 0
             except apsw.Error:
                 pass  # a long read is under way, or the disk is full; the next batch tries again
             finally:
-                self._db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
+                self.db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
         else:
             self._checkpointer.wake()
 
@@ -129,12 +172,12 @@ class SqliteWrites:
         self.pause()
         if self._checkpointer is not None:
             self._checkpointer.stop()
-        self._db.close()
+        self.db.close()
         if self._turnstile is not None:
             self._turnstile.close()
 
     def _data_version(self) -> int:
-        return int(self._db.execute("PRAGMA data_version").get)
+        return int(self.db.execute("PRAGMA data_version").get)
 
     def _note_wal(self, connection: object, name: str, pages: int) -> int:
         self._wal_pages = pages
@@ -142,19 +185,39 @@ class SqliteWrites:
 
     # Verbs
 
+    @functools.cached_property
+    def calls(self) -> SqliteCalls:
+        """The verbs of durable calls."""
+        from .sqlite_calls import SqliteCalls  # at first use: a run without such calls pays nothing for them
+
+        return SqliteCalls(self)
+
     def accept(self, new: NewRun) -> Accepted:
-        db, sql, run_id = self._db, self._sql, new.run_id
-        now = self._clock.now_us()
+        run_id = new.run_id
         if new.idempotency_key is not None:
-            known = db.execute(sql["known_key"], {"key": new.idempotency_key}).fetchone()
+            known = self.db.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
             if known is not None:
                 if known[1] != (new.request_digest or ""):
                     return Accepted(run_id=known[0], is_conflict=True)
                 return Accepted(run_id=known[0], is_repeat=True)
-            db.execute(
-                sql["add_key"],
-                {"key": new.idempotency_key, "digest": new.request_digest or "", "run_id": run_id, "at": now},
+            self.db.execute(
+                self.sql["add_key"],
+                {
+                    "key": new.idempotency_key,
+                    "digest": new.request_digest or "",
+                    "run_id": run_id,
+                    "at": self.clock.now_us(),
+                },
             )
+        self.insert_run(new)
+        if new.copies is not None:
+            self.calls.copy(new.copies, run_id)
+        return Accepted(run_id=run_id)
+
+    def insert_run(self, new: NewRun) -> None:
+        """Record a run; with an owner, also that it has started."""
+        db, sql, run_id = self.db, self.sql, new.run_id
+        now = self.clock.now_us()
         is_owned = new.owner is not None
         db.execute(
             sql["accept_run"],
@@ -177,6 +240,7 @@ class SqliteWrites:
                 new.idempotency_key,
                 sqlite_rows.text(new.request),
                 sqlite_rows.column_of(new.payload),
+                new.depth,
             ),
         )
         sqlite_rows.put_large(db, sql, run_id, new.payload)
@@ -185,42 +249,51 @@ class SqliteWrites:
             db.executemany(sql["add_tag"], [{"tag": tag, "seq": seq} for tag in new.tags])
         if is_owned:
             self._event(run_id, 1, EventType.RUN_START, now, _start(new.workflow, new.workflow_version))
-        return Accepted(run_id=run_id)
 
     def claim(self, owner: str, limit: int, run_ids: Sequence[str] | None, max_crashes: int | None) -> list[Run]:
         if run_ids is None:
-            bindings = {"limit": limit, "max_crashes": max_crashes}
-            run_ids = [run_id for (run_id,) in self._db.execute(self._sql["queued_runs"], bindings)]
+            run_ids = self._queued("resumed_runs", limit, max_crashes)
+            if len(run_ids) < limit:
+                run_ids += self._queued("fresh_runs", limit - len(run_ids), max_crashes)
         return [run for run_id in run_ids[:limit] if (run := self._start(run_id, owner))]
 
     def requeue(self, lost: Fence, crashed: bool) -> bool:
         bindings = {"run_id": lost.run_id, "owner": lost.owner, "attempt": lost.attempt, "crashed": crashed}
-        row = self._db.execute(self._sql["requeue_run"], bindings).fetchone()
+        row = self.db.execute(self.sql["requeue_run"], bindings).fetchone()
         if row is None:
             return False
         if row[0] is not None:
             self.finish_queued(lost.run_id, _CANCELLED)
-        self._touch(lost.run_id)
+        self.touch(lost.run_id)
         return True
 
-    def append(self, fence: Fence, events: list[NewEvent]) -> bool:
-        row = self._db.execute(
-            self._sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
+    def disown(self, owner: str) -> int:
+        cancelled = [run_id for (run_id,) in self.db.execute(self.sql["waiting_to_cancel"], {"owner": owner})]
+        self.db.execute(self.sql["disown_runs"], {"owner": owner})
+        count = self.db.changes()
+        for run_id in cancelled:
+            self.finish_queued(run_id, _CANCELLED)
+        return count
+
+    def append(self, fence: Fence, events: Sequence[NewEvent]) -> bool:
+        row = self.db.execute(
+            self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
         ).fetchone()
         if row is None:
             return False
-        first = row[0] - len(events) + 1
-        rows: list[tuple[Any, ...]] = []
-        for index, event in enumerate(events, first):
-            data = self._event_data(fence.run_id, event.data, event.more)
-            rows.append((fence.run_id, index, event.type, event.at_us, data))
-        self._db.executemany(self._append_event, rows)
-        self._touch(fence.run_id)
+        self.write_events(fence.run_id, row[0], events)
         return True
 
-    def finish(self, fence: Fence, outcome: Outcome) -> Outcome | None:
-        db, sql, run_id = self._db, self._sql, fence.run_id
-        now = self._clock.now_us()
+    def write_events(self, run_id: str, last_index: int, events: Sequence[NewEvent]) -> None:
+        """Store events under the indexes up to `last_index`, which the run's row has moved forward to."""
+        for index, event in enumerate(events, last_index - len(events) + 1):
+            data = self._event_data(run_id, event.data, event.more)
+            self._event_rows.append((run_id, index, event.type, event.at_us, data))
+        self.touch(run_id)
+
+    def finish(self, fence: Fence, outcome: Outcome, earlier: Sequence[NewEvent]) -> Outcome | None:
+        db, sql, run_id = self.db, self.sql, fence.run_id
+        now = self.clock.now_us()
         row = db.execute(
             sql["finish_run"],
             (
@@ -228,6 +301,7 @@ class SqliteWrites:
                 sqlite_rows.column_of(outcome.result),
                 sqlite_rows.text(outcome.error),
                 now,
+                len(earlier) + 1,
                 run_id,
                 fence.owner,
                 fence.attempt,
@@ -235,45 +309,51 @@ class SqliteWrites:
         ).fetchone()
         if row is None:
             return None
-        index, status = row
+        index, status, parent_run_id, has_open_waits = row
         if status != outcome.status:
             outcome = Outcome(status=RunStatus(status))
         sqlite_rows.put_large(db, sql, run_id, outcome.result)
+        if earlier:
+            self.write_events(run_id, index - 1, earlier)
         self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
-        self._touch(run_id)
+        self.touch(run_id)
+        if has_open_waits:
+            self._cancel_all(self.calls.close_waits(run_id))
+        if parent_run_id is not None:
+            self.calls.answer_parent(run_id, outcome)
         return outcome
 
     def finish_queued(self, run_id: str, outcome: Outcome) -> bool:
-        now = self._clock.now_us()
-        row = self._db.execute(
-            self._sql["finish_queued_run"],
-            {"run_id": run_id, "status": outcome.status.value, "error": sqlite_rows.text(outcome.error), "at": now},
-        ).fetchone()
-        if row is None:
+        children = self._finish_unowned(run_id, outcome)
+        if children is None:
             return False
-        self._event(run_id, row[0], EventType.RUN_END, now, _end(outcome))
-        self._touch(run_id)
+        self._cancel_all(children)
         return True
 
     def release(self, fence: Fence) -> bool:
         bindings = {"run_id": fence.run_id, "owner": fence.owner, "attempt": fence.attempt}
-        row = self._db.execute(self._sql["release_run"], bindings).fetchone()
+        row = self.db.execute(self.sql["release_run"], bindings).fetchone()
         if row is None:
             return False
         if row[0] is not None:
             self.finish_queued(fence.run_id, _CANCELLED)
-        self._touch(fence.run_id)
+        self.touch(fence.run_id)
         return True
 
     def cancel(self, run_id: str) -> CancelAnswer | None:
         before = self._head(run_id)
         if before is None:
             return None
-        if not before.is_final and not self.finish_queued(run_id, _CANCELLED):
-            self._db.execute(self._sql["request_cancel"], {"run_id": run_id, "at": self._clock.now_us()})
-            self._touch(run_id)
+        if not before.is_final:
+            self._cancel_all([run_id])
         after = self._head(run_id)
         return None if after is None else CancelAnswer(run=after, was_final=before.is_final)
+
+    def cancel_below(self, run_id: str) -> None:
+        """Ask for the end of all runs below a run."""
+        below = [child for (child,) in self.db.execute(self.sql["runs_below"], {"run_id": run_id})]
+        for child in below:
+            self._cancel_one(child)
 
     def delete(self, run_id: str) -> RunStatus | None:
         run = self._head(run_id)
@@ -285,24 +365,56 @@ class SqliteWrites:
 
     def delete_finished(self, before_us: int, limit: int) -> int:
         bindings = {"before": before_us, "limit": limit}
-        ids = [run_id for (run_id,) in self._db.execute(self._sql["finished_before"], bindings)]
+        ids = [run_id for (run_id,) in self.db.execute(self.sql["finished_before"], bindings)]
         for run_id in ids:
             self._delete(run_id)
         return len(ids)
 
     def forget_keys(self) -> None:
-        before = self._clock.now_us() - int(self._settings.idempotency_keep_s * 1_000_000)
-        self._db.execute(self._sql["forget_keys"], {"before": before})
+        before = self.clock.now_us() - int(self._settings.idempotency_keep_s * 1_000_000)
+        self.db.execute(self.sql["forget_keys"], {"before": before})
 
     # Parts
 
+    def _queued(self, query: str, limit: int, max_crashes: int | None) -> list[str]:
+        bindings = {"limit": limit, "max_crashes": max_crashes}
+        return [run_id for (run_id,) in self.db.execute(self.sql[query], bindings)]
+
+    def _finish_unowned(self, run_id: str, outcome: Outcome) -> list[str] | None:
+        """End a run that nobody owns; returns the children it waited for, None if it has an owner or is final."""
+        now = self.clock.now_us()
+        row = self.db.execute(
+            self.sql["finish_queued_run"], (outcome.status.value, sqlite_rows.text(outcome.error), now, run_id)
+        ).fetchone()
+        if row is None:
+            return None
+        index, parent_run_id, has_open_waits = row
+        self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
+        self.touch(run_id)
+        children = self.calls.close_waits(run_id) if has_open_waits else []
+        if parent_run_id is not None:
+            self.calls.answer_parent(run_id, outcome)
+        return children
+
+    def _cancel_all(self, run_ids: Sequence[str]) -> None:
+        """Ask for the end of runs and of all runs below them; what nobody owns ends at once."""
+        for run_id in run_ids:
+            self._cancel_one(run_id)
+            self.cancel_below(run_id)
+
+    def _cancel_one(self, run_id: str) -> None:
+        # The children it waited for are not looked at here: whoever calls this goes through all runs below it.
+        if self._finish_unowned(run_id, _CANCELLED) is None:
+            self.db.execute(self.sql["request_cancel"], {"run_id": run_id, "at": self.clock.now_us()})
+            self.touch(run_id)
+
     def _head(self, run_id: str) -> Run | None:
-        return sqlite_rows.read_run(self._db, self._sql, run_id, values=False)
+        return sqlite_rows.read_run(self.db, self.sql, run_id, values=False)
 
     def _start(self, run_id: str, owner: str) -> Run | None:
-        now = self._clock.now_us()
-        row = self._db.execute(self._sql["claim_run"], {"run_id": run_id, "owner": owner, "at": now}).fetchone()
-        run = sqlite_rows.read_run(self._db, self._sql, run_id, values=True) if row is not None else None
+        now = self.clock.now_us()
+        row = self.db.execute(self.sql["claim_run"], {"run_id": run_id, "owner": owner, "at": now}).fetchone()
+        run = sqlite_rows.read_run(self.db, self.sql, run_id, values=True) if row is not None else None
         if run is None:
             return None
         if run.attempt == 1:
@@ -310,21 +422,20 @@ class SqliteWrites:
         else:
             data = codec.encode({"attempt": run.attempt, "crashes": run.crashes})
             self._event(run_id, run.last_index, EventType.RUN_RESUMED, now, Raw(data))
-        self._touch(run_id)
+        self.touch(run_id)
         return run
 
     def _event(self, stream_id: str, index: int, type_: EventType, at_us: int, data: Raw) -> None:
-        self._db.execute(self._append_event, (stream_id, index, type_.value, at_us, self._event_data(stream_id, data)))
+        self._event_rows.append((stream_id, index, type_.value, at_us, self._event_data(stream_id, data)))
 
     def _event_data(self, stream_id: str, data: Raw, more: Raw | None = None) -> str:
-        view = memoryview(data)
-        if more is None and len(view) <= self._limits.event_bytes:
-            return str(view, "utf-8")
-        kept = bytes(memoryview(data if more is None else more))
-        reference = {"blob": sqlite_rows.put_blob(self._db, self._sql, stream_id, kept), "size_bytes": len(kept)}
-        return codec.encode(reference if more is None else {**codec.load(data), **reference}).decode()
+        stored, kept = stored_data(data, more, self._limits.event_bytes)
+        if kept is not None:
+            sqlite_rows.put_blob(self.db, self.sql, stream_id, kept)
+        return str(memoryview(stored), "utf-8")
 
     def _delete(self, run_id: str) -> None:
+        self.flush()
         for statement in (
             "delete_key",  # first, because the run's row says which it is
             "delete_run",
@@ -335,8 +446,8 @@ class SqliteWrites:
             "delete_blobs",
             "delete_entries",
         ):
-            self._db.execute(self._sql[statement], {"run_id": run_id})
-        self._touch(run_id)
+            self.db.execute(self.sql[statement], {"run_id": run_id})
+        self.touch(run_id)
 
 
 class Checkpointer:

@@ -1,8 +1,11 @@
 """The writer: one thread that turns queued records into transactions, as many records into one as are waiting.
 
-Adapters queue records (`submit`, `append`); the thread takes what is queued, runs it in one transaction, commits once
-(one fsync for all), and only then resolves the waiters and rings the bells of the readers. It knows transactions and
-queues; what a record does is the adapter's business.
+Adapters queue records (`submit`, `append`, `note`); the thread takes what is queued, runs it in one transaction,
+commits once (one fsync for all), and only then resolves the waiters and rings the bells of the readers. It knows
+transactions and queues; what a record does is the adapter's business.
+
+Events of a run that are still in the queue join the next record of their fence (`submit_with_events`, `note`): the
+run's row is then written once for both.
 
 A record that fails must not harm the others. The batch is rolled back and each of its records tried in a transaction
 of its own; the one that fails again poisons its fence: later records of that run's attempt are refused with the same
@@ -20,7 +23,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ..errors import JournalClosed
@@ -59,6 +62,10 @@ class Transactions(Protocol):
         """The database's error as one of ours."""
         ...
 
+    def make_room(self, error: Exception) -> bool:
+        """After a rollback: get space, if that is what was missing; whether it is worth trying again."""
+        ...
+
     def is_busy(self, error: Exception) -> bool:
         """Whether the error only says that another process writes."""
         ...
@@ -70,17 +77,21 @@ class Transactions(Protocol):
     def close(self) -> None: ...
 
 
+#: What a record does, given the events that come before it in the run's stream.
+Work = Callable[[list[NewEvent]], Any]
+
+
 class _Record:
-    """A queued piece of work and who waits for it."""
+    """A queued piece of work and who waits for it; without work it is only its events."""
 
     __slots__ = ("error", "events", "fence", "future", "loop", "patient", "value", "work")
 
     def __init__(
         self,
-        work: Callable[[], Any] | None,
+        work: Work | None,
         fence: Fence | None,
-        future: asyncio.Future[Any] | None,
-        patient: bool,
+        future: asyncio.Future[Any] | None = None,
+        patient: bool = True,
     ) -> None:
         self.work = work
         self.fence = fence
@@ -90,6 +101,16 @@ class _Record:
         self.events: list[NewEvent] = []
         self.value: Any = None
         self.error: Exception | None = None
+
+    @property
+    def unwaited(self) -> int:
+        """How many writes it holds that nobody waits for."""
+        return len(self.events) + (self.future is None and self.work is not None)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether it has written nothing: the work of fenced records answers False or None then."""
+        return self.error is not None or self.value is None or self.value is False
 
 
 class Bell:
@@ -154,11 +175,14 @@ class Writer:
         self._bells: dict[str, set[Bell]] = {}
         self._poisoned: dict[Fence, Exception] = {}
         self._touched: set[str] = set()
+        self._ended_waits: list[tuple[str, str]] = []
+        self._uncommitted_ends: list[tuple[str, str]] = []
         self._next_look_at = 0.0
         self._opened: Exception | None = None
         self._ready = threading.Event()
         self.on_lost: list[Callable[[Fence, Exception | None], None]] = []
         self.on_foreign: list[Callable[[], None]] = []
+        self.on_answered: list[Callable[[Sequence[tuple[str, str]]], None]] = []
         self._thread = threading.Thread(target=self._run, name="pyflue-journal-writer", daemon=True)
 
     def start(self) -> None:
@@ -169,21 +193,57 @@ class Writer:
             raise self._opened
 
     def submit(
-        self, work: Callable[[], T], *, fence: Fence | None = None, patient: bool = True, rings: bool = True
+        self,
+        work: Callable[[], T],
+        *,
+        fence: Fence | None = None,
+        patient: bool = True,
+        rings: bool = True,
+        is_new: bool = False,
     ) -> asyncio.Future[T]:
         """Queue a record; the future resolves with what `work` returned, after its transaction is committed.
 
         One that does not ring is written with the next one that does, or when the thread next looks by itself.
+        One that `is_new` touches nothing that other records may have touched.
         """
         if self._is_closed:
             raise JournalClosed
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # Later events of the runs that this record is about come after it.
         if fence is not None:
-            self._open_appends.pop(fence, None)  # later events come after this record
-        self._queue.append(_Record(work, fence, future, patient))
+            self._open_appends.pop(fence, None)
+        elif not is_new:
+            self._open_appends.clear()
+        self._queue.append(_Record(lambda _: work(), fence, future, patient))
         if rings and self._is_idle:
             self._wake()
         return future
+
+    def submit_with_events(self, work: Callable[[list[NewEvent]], T], fence: Fence) -> asyncio.Future[T]:
+        """As `submit`; `work` is given the events of its fence that are still in the queue, and writes them first."""
+        if self._is_closed:
+            raise JournalClosed
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        record = _Record(work, fence, future)
+        if fence in self._open_appends:
+            with self._shared:
+                self._queue_with_events(record, fence)
+        else:
+            self._queue.append(record)
+        if self._is_idle:
+            self._wake()
+        return future
+
+    def note(self, work: Callable[[list[NewEvent]], Any], fence: Fence) -> None:
+        """As `submit_with_events`, with nobody waiting. May be called from any thread."""
+        if self._is_closed:
+            raise JournalClosed
+        record = _Record(work, fence)
+        with self._shared:
+            self._queue_with_events(record, fence)
+            self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
+        if self._is_idle:
+            self._wake()
 
     def append(self, fence: Fence, event: NewEvent) -> None:
         """Queue an event; it joins the run's events that are already waiting. May be called from any thread."""
@@ -192,12 +252,20 @@ class Writer:
         with self._shared:
             record = self._open_appends.get(fence)
             if record is None:
-                record = self._open_appends[fence] = _Record(None, fence, None, True)
+                record = self._open_appends[fence] = _Record(None, fence)
                 self._queue.append(record)
             record.events.append(event)
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
         if self._is_idle:
             self._wake()
+
+    def _queue_with_events(self, record: _Record, fence: Fence) -> None:
+        # Under the lock: the thread looks into what it has taken only after it has cleared `_open_appends` under the
+        # same lock, and an event of another thread must not come between.
+        earlier = self._open_appends.pop(fence, None)
+        if earlier is not None:
+            record.events, earlier.events = earlier.events, record.events
+        self._queue.append(record)
 
     def _wake(self) -> None:
         self._is_idle = False
@@ -209,12 +277,16 @@ class Writer:
         # Noted even if nobody listens yet: a reader that comes between here and the commit has to be woken, too.
         self._touched.add(stream_id)
 
+    def note_ended(self, run_id: str, key: str) -> None:
+        """Say, from within a record's work, that a wait ends with its commit."""
+        self._uncommitted_ends.append((run_id, key))
+
     def unwritten(self, run_id: str) -> int:
-        """How many events of a run are not committed yet."""
+        """How many writes of a run that nobody waits for are not committed yet."""
         return self._unwritten.get(run_id, 0)
 
     def drain(self, run_id: str) -> None:
-        """Block until the events that a run has queued so far are committed or refused."""
+        """Block until the events and notes that a run has queued so far are committed or refused."""
         with self._shared:
             self._shared.wait_for(lambda: not self._unwritten.get(run_id) or not self._thread.is_alive())
 
@@ -293,10 +365,11 @@ class Writer:
                 self._transact(waiting)
         except Exception as error:  # noqa: BLE001  (from the database, or from a value it cannot bind)
             self._transactions.rollback()
+            self._uncommitted_ends.clear()
             if self._transactions.is_busy(error):
                 again = self._give_up(waiting, error)
                 return [record for record in batch if record.error is not None], again
-            if len(waiting) > 1:
+            if self._transactions.make_room(error) or len(waiting) > 1:
                 return self._write_apart(batch)
             self._fail(waiting[0], error)
         return batch, []
@@ -316,10 +389,13 @@ class Writer:
         transactions.begin()
         for record in records:
             if record.work is not None:
-                record.value = record.work()
+                record.value = record.work(record.events)
             elif record.fence is not None:
-                record.value = transactions.append(record.fence, record.events)
+                # Without events: a later record has taken them over.
+                record.value = not record.events or transactions.append(record.fence, record.events)
         transactions.commit()
+        self._ended_waits += self._uncommitted_ends
+        self._uncommitted_ends.clear()
 
     def _refuse_poisoned(self, batch: list[_Record]) -> list[_Record]:
         if not self._poisoned:
@@ -357,12 +433,12 @@ class Writer:
         for record in batch:
             if record.loop is not None:
                 answers.setdefault(record.loop, ([], []))[0].append(record)
-            elif record.fence is not None and (record.error is not None or record.value is False):
+            if record.unwaited and record.is_refused:
                 lost.append(record)
         with self._shared:
             for record in batch:
-                if record.loop is None and record.fence is not None:
-                    self._count_written(record.fence.run_id, len(record.events))
+                if record.fence is not None and (count := record.unwaited):
+                    self._count_written(record.fence.run_id, count)
             for stream_id in self._touched & self._bells.keys():
                 for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)
@@ -373,6 +449,11 @@ class Writer:
                     callback(record.fence, record.error)
         for loop, (records, bells) in answers.items():
             _call(loop, _resolve, records, bells)
+        # After the futures: whoever has opened a wait hears of that before he hears of its end.
+        if self._ended_waits:
+            ended, self._ended_waits = self._ended_waits, []
+            for callback in self.on_answered:
+                callback(ended)
 
     def _count_written(self, run_id: str, count: int) -> None:
         left = self._unwritten.pop(run_id) - count

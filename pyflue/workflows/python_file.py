@@ -4,7 +4,9 @@ Called by the catalog through `python_dialect()`, as any dialect is. `PythonLoad
 of the project (`project_code`), runs that in a namespace of its own (`namespaces`), looks at the signature of `run`,
 and makes a `PythonWorkflow`. Types are the business of `typed`. Knows neither the catalog nor the engine's insides.
 
-What a file may rely on: `run` is async, or a plain function that then gets a thread of its own. The project folder and
+What a file may rely on: `run` is async, or a plain function that then gets a thread of its own, and a context whose
+calls block. The variables `recovery` ("resume", "restart" or "fail") and `strict` (True or False) of the module say what
+becomes of runs that are taken up again. The project folder and
 its `src` are importable, also with relative imports; helpers live in any folder whose name starts with `_`. The file is
 a module of its own under a private name, so dataclasses, postponed annotations and pickle work as usual.
 """
@@ -23,14 +25,13 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from ..engine import FlueContext, Graph
-from ..engine.threads import run_in_own_thread
+from ..engine import BlockingContext, FlueContext, Graph, Recovery
 from ..errors import PayloadInvalid, ResultInvalid, WorkflowInvalid
+from ..typed import Misfit, Shape, shape_of
 from .dialect import Dialect, Source
 from .discovery import shown_path
 from .namespaces import Namespace, Namespaces, readable, run_module
 from .project_code import Closure, ProjectCode, append_to_sys_path
-from .typed import Misfit, Shape, shape_of
 
 KIND = "python"
 
@@ -48,8 +49,10 @@ class PythonWorkflow:
     path: Path
     version: str
     description: str
-    function: Callable[[FlueContext[Any]], Any]
+    function: Callable[[Any], Any]
     is_async: bool
+    recovery: Recovery
+    is_strict: bool
     payload: Shape
     result: Shape
     #: Held so that late imports of a run under way find the modules of this version.
@@ -77,7 +80,7 @@ class PythonWorkflow:
         if self.is_async:
             value = await self.function(ctx)
         else:
-            value = await run_in_own_thread(self.function, ctx)
+            value = await ctx.in_thread(self.function)
             if inspect.isawaitable(value):  # a plain wrapper around an async function
                 value = await value
         try:
@@ -146,13 +149,15 @@ def _workflow(source: Source, closure: Closure, namespace: Namespace, module: Mo
         description=inspect.cleandoc(getattr(function, "__doc__", None) or module.__doc__ or "").strip(),
         function=function,
         is_async=_is_async(function),
+        recovery=_recovery(source, module),
+        is_strict=_is_strict(source, module),
         payload=_shape(source, function, payload, "payload"),
         result=_shape(source, function, result, "result"),
         namespace=namespace,
     )
 
 
-def _run_function(source: Source, module: ModuleType) -> Callable[[FlueContext[Any]], Any]:
+def _run_function(source: Source, module: ModuleType) -> Callable[[Any], Any]:
     function = vars(module).get("run")
     if function is None:
         raise WorkflowInvalid(
@@ -172,6 +177,24 @@ def _run_function(source: Source, module: ModuleType) -> Callable[[FlueContext[A
     return function
 
 
+def _recovery(source: Source, module: ModuleType) -> Recovery:
+    value = vars(module).get("recovery", Recovery.RESUME)
+    if callable(value):  # a function of that name, which means something else
+        return Recovery.RESUME
+    try:
+        return Recovery(value)
+    except ValueError as error:
+        known = ", ".join(repr(word.value) for word in Recovery)
+        raise WorkflowInvalid(_shown(source), f"its `recovery` is {value!r}; known are {known}.") from error
+
+
+def _is_strict(source: Source, module: ModuleType) -> bool:
+    value = vars(module).get("strict", False)
+    if isinstance(value, bool):
+        return value
+    raise WorkflowInvalid(_shown(source), f"its `strict` is {value!r}; it is True or False.")
+
+
 def _takes_one_argument(function: Callable[..., Any]) -> bool:
     try:
         inspect.signature(function).bind(None)
@@ -184,7 +207,8 @@ def _annotations(source: Source, function: Callable[..., Any]) -> tuple[Any, Any
     """The payload's and the result's type, `Any` where none is written."""
     plain = inspect.unwrap(_plain_function(function))
     # Names that only a type checker imports: nearly everybody who writes `if TYPE_CHECKING:` has these in it.
-    names = {"FlueContext": FlueContext, "Any": Any, **getattr(plain, "__globals__", {})}
+    ours = {"FlueContext": FlueContext, "BlockingContext": BlockingContext}
+    names = {**ours, "Any": Any, **getattr(plain, "__globals__", {})}
     try:
         hints = typing.get_type_hints(plain, globalns=names, include_extras=True)
     except (NameError, TypeError, SyntaxError, AttributeError) as error:
@@ -192,7 +216,7 @@ def _annotations(source: Source, function: Callable[..., Any]) -> tuple[Any, Any
         raise WorkflowInvalid(_shown(source), problem, line=_line_of(source, function)) from error
     first = next(iter(inspect.signature(function).parameters))
     context = hints.get(first)
-    is_typed = typing.get_origin(context) is FlueContext
+    is_typed = typing.get_origin(context) in (FlueContext, BlockingContext)
     return (typing.get_args(context)[0] if is_typed else Any), hints.get("return", Any)
 
 

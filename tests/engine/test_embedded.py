@@ -646,7 +646,7 @@ async def test_a_stopping_engine_hands_its_runs_back_and_the_next_one_goes_on(jo
         runs = [await final(engine, handle.run_id) for handle in handles]
     assert {(run.status, run.attempt, codec.load(run.result)) for run in runs} == {(RunStatus.COMPLETED, 2, 2)}  # type: ignore[arg-type]
     events = summary(await journal.events(runs[0].run_id))
-    assert [type_ for _, type_ in events] == ["run_start", "log", "run_resumed", "log", "run_end"]
+    assert [type_ for _, type_ in events] == ["run_start", "log", "run_resumed", "run_end"]
 
 
 async def test_short_runs_end_before_the_engine_stops(journal: Journal) -> None:
@@ -732,7 +732,7 @@ async def test_of_two_engines_each_run_has_one_owner_and_a_superseded_one_stops(
             assert len(ended) == 1
             await second.cancel(handle.run_id)
     events = [type_ for _, type_ in summary(await second_journal.events(handle.run_id))]
-    assert events == ["run_start", "log", "run_resumed", "log", "run_end"]
+    assert events == ["run_start", "log", "run_resumed", "run_end"]
     await first_journal.close()
     await second_journal.close()
 

@@ -18,6 +18,7 @@ import pytest
 
 from pyflue.errors import (
     JournalBusy,
+    JournalError,
     JournalFull,
     JournalTooNew,
     JournalUnreadable,
@@ -26,6 +27,7 @@ from pyflue.errors import (
 from pyflue.journal import Fence, Journal, Outcome, RunFilter, RunStatus, open_journal
 from pyflue.journal.queries import load_migrations
 from pyflue.settings import JournalSettings
+from tests.contracts.test_journal_calls import new_signal, new_step, new_wait
 from tests.promises import promise
 from tests.support import fence_of, journal_at, new_event, new_run, raw, summary
 
@@ -230,13 +232,35 @@ async def test_journals_of_every_released_schema_open(tmp_path: Path, stored: Pa
     shutil.copy(stored, file_in(tmp_path))
     async with opened(tmp_path) as journal:
         runs = (await journal.runs(RunFilter())).runs
-        assert {run.status for run in runs} == set(RunStatus) - {RunStatus.WAITING}
+        nobody_waits = {RunStatus.WAITING} if stored.stem == "schema-1" else set()
+        assert {run.status for run in runs} == set(RunStatus) - nobody_waits
         for head in runs:
             run = await journal.run(head.run_id)
             assert run is not None
             assert run.payload is not None
             events = await journal.events(run.run_id)
             assert [event.index for event in events] == list(range(1, run.last_index + 1))
+            assert bool(await journal.open_waits(run.run_id)) == (run.status is RunStatus.WAITING)
+            assert (await journal.history(run.run_id)).steps == await journal.steps(run.run_id)
+            if not run.is_final and run.owner is not None:
+                fence = Fence(run_id=run.run_id, owner=run.owner, attempt=run.attempt)
+                assert await journal.record(fence, new_step("now")) == run.last_index
+                assert await journal.finish(fence, DONE) == DONE
+
+
+@promise("F13")
+async def test_a_reader_of_an_older_schema_is_told_to_migrate_it(tmp_path: Path) -> None:
+    file_in(tmp_path).parent.mkdir()
+    shutil.copy(Path(__file__).parent / "fixtures" / "schema-1.db", file_in(tmp_path))
+    before = file_in(tmp_path).read_bytes()
+    reader = open_journal(f"sqlite:///{file_in(tmp_path)}", read_only=True)
+
+    with pytest.raises(JournalError, match=r"written by an older PyFlue.* Start `pyflue dev`"):
+        await reader.runs(RunFilter())
+
+    assert (await reader.check()).problems == ()
+    await reader.close()
+    assert file_in(tmp_path).read_bytes() == before
 
 
 @promise("F10")
@@ -302,6 +326,49 @@ async def test_one_bad_record_does_not_harm_the_others_of_its_batch(tmp_path: Pa
         )
         assert [type(answer).__name__ for answer in answers] == ["Accepted", "JournalError", *["Accepted"] * 10]
         assert len((await journal.runs(RunFilter())).runs) == 11
+
+
+async def test_a_wait_is_reported_as_ended_only_if_that_was_committed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        good, bad = new_run(), new_run()
+        heard: list[tuple[str, str]] = []
+        journal.on_answered(heard.extend)
+        for new in (good, bad):
+            await journal.accept(new)
+            await journal.open_wait(fence_of(new), new_wait())
+            await journal.record(fence_of(new), new_step())
+
+        answers = await asyncio.gather(
+            journal.signal(good.run_id, new_signal()),
+            journal.record(fence_of(bad), new_step()),
+            journal.signal(bad.run_id, new_signal()),
+            return_exceptions=True,
+        )
+
+        assert [type(answer).__name__ for answer in answers] == ["SignalAnswer", "JournalError", "SignalAnswer"]
+        await journal.forget_keys()  # the callbacks come after the answers, but before later ones
+        assert heard == [(good.run_id, "paid"), (bad.run_id, "paid")]
+
+
+def test_opening_a_journal_imports_nothing_of_durable_calls() -> None:
+    program = """
+        import asyncio, sys
+        from pyflue.codec import NULL
+        from pyflue.journal import Fence, NewRun, Outcome, RunStatus, open_journal
+        async def main():
+            journal = open_journal("memory:")
+            new = NewRun(run_id="workflow:x:1", workflow="x", kind="python", payload=NULL, owner="e")
+            await journal.accept(new)
+            await journal.answers_since(-1)
+            await journal.finish(Fence(run_id=new.run_id, owner="e", attempt=1), Outcome(status=RunStatus.COMPLETED))
+            await journal.close()
+        asyncio.run(main())
+        print([name for name in sys.modules if "journal" in name and "call" in name])
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert answer.stdout == "[]\n"
 
 
 @promise("R8")
@@ -445,5 +512,5 @@ async def test_the_log_is_synced_before_an_accept_is_answered(tmp_path: Path) ->
     await journal.close()
     connection = open_journal(f"sqlite:///{file_in(tmp_path)}", settings=JournalSettings())
     writes = connection._writes  # type: ignore[attr-defined]  # the setting is invisible from outside, and all rests on it
-    assert writes._db.pragma("synchronous") == 2
+    assert writes.db.pragma("synchronous") == 2
     await connection.close()

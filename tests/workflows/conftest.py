@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +13,14 @@ from typing import Any
 import pytest
 
 from pyflue import codec
+from pyflue.clock import SystemClock
 from pyflue.codec import Raw
 from pyflue.engine import FlueContext
+from pyflue.engine.calls import Calls
 from pyflue.engine.context import Written
+from pyflue.engine.slots import Slots
+from pyflue.journal import Fence, open_journal
+from pyflue.settings import Limits
 from pyflue.workflows import Catalog
 
 
@@ -32,9 +36,6 @@ class Recorded:
     def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the port's name)
         self.events.append((type, codec.load(data)))
         return Written()
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 class ProjectFolder:
@@ -74,9 +75,31 @@ def recorded() -> Recorded:
     return Recorded()
 
 
-@pytest.fixture
-def context(recorded: Recorded) -> Callable[..., FlueContext[Any]]:
-    def make(payload: Any = None) -> FlueContext[Any]:
-        return FlueContext(run_id="workflow:x:01", workflow="x", payload=payload, recorder=recorded)
+class Undisturbed:
+    """What durable calls need of an engine, for a run that nobody stops."""
 
-    return make
+    stopped_because = None
+
+
+@pytest.fixture
+async def context(recorded: Recorded) -> AsyncIterator[Callable[..., FlueContext[Any]]]:
+    journal = open_journal("memory:")
+    fence = Fence(run_id="workflow:x:01", owner="engine-1", attempt=1)
+
+    def make(payload: Any = None) -> FlueContext[Any]:
+        calls = Calls(
+            fence=fence,
+            journal=journal,
+            recorder=recorded,
+            clock=SystemClock(),
+            limits=Limits(),
+            slots=Slots(None),
+            host=Undisturbed(),
+            root=None,
+            accepted=None,
+            is_strict=False,
+        )
+        return FlueContext(run_id=fence.run_id, workflow="x", payload=payload, recorder=recorded, calls=calls)
+
+    yield make
+    await journal.close()

@@ -4,8 +4,9 @@
 -- Record a run; with an owner it is running from the first moment, in attempt 1 with one event written.
 INSERT INTO runs (
     run_id, workflow, kind, status, owner, attempt, last_index, created_at, started_at, deadline_at,
-    workflow_version, tags, parent_run_id, retried_from, forked_from, idempotency_key, request, payload
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    workflow_version, tags, parent_run_id, retried_from, forked_from, idempotency_key, request, payload,
+    depth
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- add_tag --
 -- Make the newest run findable by a tag.
@@ -36,20 +37,37 @@ UPDATE runs SET
     result = iif(cancel_requested_at IS NULL, ?2, NULL),
     error = iif(cancel_requested_at IS NULL, ?3, NULL),
     finished_at = max(?4, coalesce(started_at, created_at)),
-    last_index = last_index + 1
-WHERE run_id = ?5 AND owner = ?6 AND attempt = ?7 AND finished_at IS NULL
-RETURNING last_index, status;
+    last_index = last_index + ?5
+WHERE run_id = ?6 AND owner = ?7 AND attempt = ?8 AND finished_at IS NULL
+RETURNING
+    last_index, status, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?6 AND waits.state = 'open');
+
+-- finish_queued_run --
+-- Make a run final that nobody drives.
+UPDATE runs SET
+    status = ?1, error = ?2, finished_at = max(?3, coalesce(started_at, created_at)), last_index = last_index + 1
+WHERE run_id = ?4 AND finished_at IS NULL AND owner IS NULL
+RETURNING
+    last_index, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?4 AND waits.state = 'open');
 
 -- release_run --
--- Queue a run again that its engine gives up in good order.
-UPDATE runs SET status = 'queued', owner = NULL
+-- Take a run from its owner that gives it up in good order: it is queued again, or stays waiting.
+UPDATE runs SET status = iif(status = 'waiting', 'waiting', 'queued'), owner = NULL
 WHERE run_id = :run_id AND owner = :owner AND attempt = :attempt AND finished_at IS NULL
 RETURNING cancel_requested_at;
 
--- queued_runs --
--- The oldest runs that nobody drives (and that crashed fewer than :max_crashes times, unless that is NULL).
+-- resumed_runs --
+-- The oldest queued runs that were begun before (and crashed fewer than :max_crashes times, unless that is NULL).
+SELECT run_id FROM runs INDEXED BY runs_resumed
+WHERE
+    finished_at IS NULL AND status = 'queued' AND attempt > 0 AND (:max_crashes IS NULL OR crashes < :max_crashes)
+ORDER BY seq LIMIT :limit;
+
+-- fresh_runs --
+-- The oldest queued runs that were never begun (and crashed fewer than :max_crashes times, unless that is NULL).
 SELECT run_id FROM runs
-WHERE finished_at IS NULL AND status = 'queued' AND (:max_crashes IS NULL OR crashes < :max_crashes)
+WHERE
+    finished_at IS NULL AND status = 'queued' AND attempt = 0 AND (:max_crashes IS NULL OR crashes < :max_crashes)
 ORDER BY seq LIMIT :limit;
 
 -- claim_run --
@@ -61,23 +79,36 @@ WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
 RETURNING last_index;
 
 -- requeue_run --
--- Take a run from a fence whose engine has died, or has lost the run's task, and queue it.
-UPDATE runs SET status = 'queued', owner = NULL, crashes = crashes + iif(:crashed AND status = 'running', 1, 0)
+-- Take a run from a fence whose engine has died, or has lost the run's task: it is queued again, or stays waiting.
+UPDATE runs SET
+    status = iif(status = 'waiting', 'waiting', 'queued'), owner = NULL,
+    crashes = crashes + iif(:crashed AND status = 'running', 1, 0)
 WHERE run_id = :run_id AND owner = :owner AND attempt = :attempt AND finished_at IS NULL
 RETURNING cancel_requested_at;
+
+-- disown_runs --
+-- Let all waiting runs of an engine belong to nobody.
+UPDATE runs SET owner = NULL WHERE finished_at IS NULL AND status = 'waiting' AND owner = :owner;
+
+-- waiting_to_cancel --
+-- An engine's waiting runs that somebody asked to end.
+SELECT run_id FROM runs
+WHERE finished_at IS NULL AND status = 'waiting' AND owner = :owner AND cancel_requested_at IS NOT NULL;
 
 -- request_cancel --
 -- Mark a run that has an owner as to be ended.
 UPDATE runs SET cancel_requested_at = :at
-WHERE run_id = :run_id AND finished_at IS NULL AND status <> 'queued' AND cancel_requested_at IS NULL;
+WHERE run_id = :run_id AND finished_at IS NULL AND owner IS NOT NULL AND cancel_requested_at IS NULL;
 
--- finish_queued_run --
--- Make a run final that nobody drives.
-UPDATE runs SET
-    status = :status, error = :error, finished_at = max(:at, coalesce(started_at, created_at)),
-    last_index = last_index + 1
-WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
-RETURNING last_index;
+-- runs_below --
+-- The runs that a run started, and those that they started, that are not final; those further up first.
+WITH RECURSIVE below (run_id, finished_at, depth) AS (
+    SELECT run_id, finished_at, 1 FROM runs WHERE parent_run_id = :run_id
+    UNION ALL
+    SELECT runs.run_id, runs.finished_at, below.depth + 1
+    FROM below CROSS JOIN runs ON runs.parent_run_id = below.run_id
+)
+SELECT run_id FROM below WHERE finished_at IS NULL ORDER BY depth;
 
 -- cancel_requests --
 -- An engine's runs that somebody asked to end.
@@ -92,25 +123,25 @@ WHERE finished_at IS NULL AND crashes >= 2 AND crashes >= :crashes AND status = 
 -- run --
 -- One run with everything.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
-    deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
-    idempotency_key, usage, error, request, payload, result
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error, request, payload, result
 FROM runs WHERE run_id = :run_id;
 
 -- run_head --
 -- One run without its values.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
-    deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
-    idempotency_key, usage, error
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error
 FROM runs WHERE run_id = :run_id;
 
 -- runs --
 -- Runs, newest first; a NULL filter lets everything pass.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
-    deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
-    idempotency_key, usage, error
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error
 FROM runs
 WHERE seq < :before /*filters*/
 ORDER BY seq DESC LIMIT :limit;
@@ -118,16 +149,35 @@ ORDER BY seq DESC LIMIT :limit;
 -- unfinished_runs --
 -- Runs that somebody drives, oldest first.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, created_at, started_at, finished_at,
-    deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from, forked_from,
-    idempotency_key, usage, error
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error
 FROM runs
 WHERE finished_at IS NULL AND status IN ('running', 'waiting') AND (:owner IS NULL OR owner = :owner)
 ORDER BY seq;
 
--- owners --
--- The engines that own unfinished runs.
-SELECT DISTINCT owner FROM runs WHERE finished_at IS NULL AND status IN ('running', 'waiting');
+-- lost_runs --
+-- Running runs of some owners (a JSON list), oldest first.
+SELECT
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error
+FROM runs
+WHERE finished_at IS NULL AND status = 'running' AND owner IN (SELECT value FROM json_each(:owners))
+ORDER BY seq;
+
+-- count_unfinished --
+-- How many runs an engine drives or keeps waiting.
+SELECT count(*) FROM runs WHERE finished_at IS NULL AND status IN ('running', 'waiting') AND owner = :owner;
+
+-- owners_of_running --
+-- The engines that own running runs.
+SELECT DISTINCT owner FROM runs WHERE finished_at IS NULL AND status = 'running';
+
+-- owners_of_waiting --
+-- The engines that own waiting runs.
+SELECT DISTINCT owner FROM runs INDEXED BY runs_waiting
+WHERE finished_at IS NULL AND status = 'waiting' AND owner IS NOT NULL;
 
 -- count_queued --
 -- How many runs nobody drives yet.
@@ -140,10 +190,10 @@ SELECT EXISTS (
     WHERE finished_at IS NULL AND status = 'queued' AND (:max_crashes IS NULL OR crashes < :max_crashes)
 );
 
--- expired_queued --
+-- expired_unowned --
 -- Runs that nobody drives and whose deadline has passed.
 SELECT run_id, deadline_at FROM runs
-WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AND status = 'queued';
+WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AND owner IS NULL;
 
 -- events --
 -- Events of a stream above an index.
@@ -175,19 +225,19 @@ SELECT data FROM blobs WHERE stream_id = :stream_id AND digest = :digest;
 DELETE FROM runs WHERE run_id = :run_id AND finished_at IS NOT NULL RETURNING seq;
 
 -- delete_events --
--- Remove the events of a deleted run.
+-- Remove the events of a run.
 DELETE FROM events WHERE stream_id = :run_id;
 
 -- delete_steps --
--- Remove the steps of a deleted run.
+-- Remove the steps of a run.
 DELETE FROM steps WHERE run_id = :run_id;
 
 -- delete_waits --
--- Remove the waits of a deleted run.
+-- Remove the waits of a run.
 DELETE FROM waits WHERE run_id = :run_id;
 
 -- delete_signals --
--- Remove the signals of a deleted run.
+-- Remove the signals of a run.
 DELETE FROM signals WHERE run_id = :run_id;
 
 -- delete_blobs --
@@ -210,3 +260,273 @@ WHERE run_id = :run_id AND key = (SELECT idempotency_key FROM runs WHERE run_id 
 -- forget_keys --
 -- Forget idempotency keys whose time is over.
 DELETE FROM idempotency_keys WHERE created_at < :before;
+
+-- record_progress --
+-- Move a running run's last_index forward, if the fence still holds and nothing else about the run has to change.
+UPDATE runs SET last_index = last_index + ?1
+WHERE
+    run_id = ?2 AND owner = ?3 AND attempt = ?4 AND finished_at IS NULL AND status = 'running' AND crashes = 0
+RETURNING last_index;
+
+-- record_first_progress --
+-- The same for a run that was waiting or has crashed: it runs, and its crashes are forgotten.
+UPDATE runs SET last_index = last_index + ?1, status = 'running', crashes = 0
+WHERE run_id = ?2 AND owner = ?3 AND attempt = ?4 AND finished_at IS NULL
+RETURNING last_index;
+
+-- keep_running --
+-- Make sure that a run is running, if the fence still holds.
+UPDATE runs SET status = 'running'
+WHERE run_id = ?1 AND owner = ?2 AND attempt = ?3 AND finished_at IS NULL
+RETURNING last_index;
+
+-- park_run --
+-- Make a running run wait, if the fence still holds and it has exactly so many open waits.
+UPDATE runs SET status = 'waiting', last_index = last_index + 1
+WHERE
+    run_id = ?1 AND owner = ?2 AND attempt = ?3 AND finished_at IS NULL AND status = 'running'
+    AND (SELECT count(*) FROM waits WHERE waits.run_id = ?1 AND waits.state = 'open') = ?4
+RETURNING last_index;
+
+-- add_to_stream --
+-- Move a run's last_index forward for events that are not its owner's.
+UPDATE runs SET last_index = last_index + ?1 WHERE run_id = ?2 AND finished_at IS NULL RETURNING last_index;
+
+-- wake_run --
+-- The same because one of the run's waits has ended: its owner goes on, or if it has none, an engine will claim it.
+UPDATE runs SET
+    last_index = last_index + ?1, crashes = 0,
+    status = iif(status = 'waiting', iif(owner IS NULL, 'queued', 'running'), status)
+WHERE run_id = ?2 AND finished_at IS NULL
+RETURNING last_index;
+
+-- put_step --
+-- Record a step; of an earlier record of its key only one that says `retrying` is replaced.
+INSERT INTO steps (
+    run_id, key, kind, name, position, input_digest, status, value, error, attempts, started_at, finished_at,
+    started_index, recorded_index
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run_id, key) DO UPDATE SET
+    kind = excluded.kind, name = excluded.name, position = excluded.position, input_digest = excluded.input_digest,
+    status = excluded.status, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
+    started_at = excluded.started_at, finished_at = excluded.finished_at, started_index = excluded.started_index,
+    recorded_index = excluded.recorded_index
+WHERE steps.status = 'retrying';
+
+-- put_wait --
+-- Open a wait; one of its key that is not open any more is replaced.
+INSERT INTO waits (
+    run_id, key, kind, name, position, wait_id, request, digest, due_at, started_index, created_at, state
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'open')
+ON CONFLICT (run_id, key) DO UPDATE SET
+    kind = excluded.kind, name = excluded.name, position = excluded.position, wait_id = excluded.wait_id,
+    request = excluded.request, digest = excluded.digest, due_at = excluded.due_at,
+    started_index = excluded.started_index, created_at = excluded.created_at, state = 'open', answer = NULL,
+    answered_at = NULL, answered_index = 0, answer_seq = NULL
+WHERE waits.state <> 'open';
+
+-- end_wait --
+-- End an open wait.
+UPDATE waits SET state = ?1, answer = ?2, answered_at = max(?3, created_at), answered_index = ?4, answer_seq = ?5
+WHERE run_id = ?6 AND key = ?7 AND state = 'open';
+
+-- next_answer --
+-- The number of the wait that ends now, among all that ever ended.
+UPDATE counters SET value = value + 1 WHERE name = 'ended_waits' RETURNING value;
+
+-- answers_so_far --
+-- How many waits have ended.
+SELECT value FROM counters WHERE name = 'ended_waits';
+
+-- answers_between --
+-- Waits that ended after one and not after another.
+SELECT run_id, key FROM waits WHERE answer_seq > ?1 AND answer_seq <= ?2 ORDER BY answer_seq;
+
+-- close_wait --
+-- Give up an open wait.
+UPDATE waits SET state = 'cancelled', answered_at = max(:at, created_at)
+WHERE run_id = :run_id AND key = :key AND state = 'open';
+
+-- close_waits --
+-- Close what a run still waited for.
+UPDATE waits SET state = 'cancelled', answered_at = max(:at, created_at)
+WHERE run_id = :run_id AND state = 'open'
+RETURNING kind, name;
+
+-- add_signal --
+-- Keep a signal.
+INSERT INTO signals (run_id, signal_id, name, data, at, consumed_by, arrived_index) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- known_signal --
+-- A run's signal of an id.
+SELECT name, data FROM signals WHERE run_id = :run_id AND signal_id = :signal_id;
+
+-- kept_signal --
+-- The oldest signal of a name that no wait has taken.
+SELECT signal_id, data FROM signals
+WHERE run_id = :run_id AND name = :name AND consumed_by IS NULL ORDER BY arrived_index LIMIT 1;
+
+-- take_signal --
+-- Let a wait take a signal.
+UPDATE signals SET consumed_by = :key WHERE run_id = :run_id AND signal_id = :signal_id;
+
+-- keep_signals_again --
+-- Let no wait of a run have taken any signal.
+UPDATE signals SET consumed_by = NULL WHERE run_id = :run_id AND consumed_by IS NOT NULL;
+
+-- wait --
+-- One wait.
+SELECT
+    run_id, key, kind, name, position, wait_id, request, digest, state, answer, created_at, due_at, answered_at,
+    started_index, answered_index
+FROM waits WHERE run_id = :run_id AND key = :key;
+
+-- waits --
+-- All waits of a run.
+SELECT
+    run_id, key, kind, name, position, wait_id, request, digest, state, answer, created_at, due_at, answered_at,
+    started_index, answered_index
+FROM waits WHERE run_id = :run_id ORDER BY key;
+
+-- open_waits --
+-- What a run waits for, oldest first.
+SELECT
+    run_id, key, kind, name, position, wait_id, request, digest, state, answer, created_at, due_at, answered_at,
+    started_index, answered_index
+FROM waits WHERE run_id = :run_id AND state = 'open' ORDER BY wait_id;
+
+-- wait_for_signal --
+-- The oldest open wait of a run that takes a signal of a name.
+SELECT
+    run_id, key, kind, name, position, wait_id, request, digest, state, answer, created_at, due_at, answered_at,
+    started_index, answered_index
+FROM waits
+WHERE
+    run_id = :run_id AND state = 'open' AND kind = 'signal' AND name = :name AND (due_at IS NULL OR due_at > :now)
+ORDER BY wait_id LIMIT 1;
+
+-- wait_for_child --
+-- The open wait for a run's end.
+SELECT
+    run_id, key, kind, name, position, wait_id, request, digest, state, answer, created_at, due_at, answered_at,
+    started_index, answered_index
+FROM waits
+WHERE name = :name AND state = 'open' AND kind = 'child' AND (due_at IS NULL OR due_at > :now);
+
+-- approval --
+-- One approval and the workflow of its run.
+SELECT
+    waits.run_id, key, waits.kind, name, position, wait_id, waits.request, digest, state, answer, waits.created_at,
+    due_at, answered_at, started_index, answered_index, workflow
+FROM waits JOIN runs ON runs.run_id = waits.run_id
+WHERE wait_id = :wait_id AND waits.kind = 'approval';
+
+-- approvals --
+-- Approvals, newest first.
+SELECT
+    waits.run_id, key, waits.kind, name, position, wait_id, waits.request, digest, state, answer, waits.created_at,
+    due_at, answered_at, started_index, answered_index, workflow
+FROM waits CROSS JOIN runs ON runs.run_id = waits.run_id
+WHERE waits.kind = 'approval' AND wait_id IS NOT NULL AND wait_id < :before /*filters*/
+ORDER BY wait_id DESC LIMIT :limit;
+
+-- has_parked --
+-- Whether there is a waiting run that nobody owns.
+SELECT EXISTS (
+    SELECT 1 FROM runs INDEXED BY runs_waiting WHERE finished_at IS NULL AND status = 'waiting' AND owner IS NULL
+);
+
+-- parked_timers --
+-- Open waits with a time limit, of waiting runs that nobody owns, in the order in which they are due.
+SELECT waits.run_id, key, waits.created_at, due_at
+FROM waits CROSS JOIN runs ON runs.run_id = waits.run_id
+WHERE
+    state = 'open' AND due_at IS NOT NULL
+    AND runs.finished_at IS NULL AND runs.status = 'waiting' AND runs.owner IS NULL
+ORDER BY due_at LIMIT :limit;
+
+-- all_steps --
+-- All steps of a run.
+SELECT
+    run_id, key, kind, name, position, status, input_digest, value, error, attempts, started_at, finished_at,
+    started_index, recorded_index
+FROM steps WHERE run_id = :run_id ORDER BY recorded_index, key;
+
+-- steps --
+-- Steps of a run in the order they were recorded.
+SELECT
+    run_id, key, kind, name, position, status, input_digest, value, error, attempts, started_at, finished_at,
+    started_index, recorded_index
+FROM steps WHERE run_id = :run_id ORDER BY recorded_index, key LIMIT :limit;
+
+-- steps_after --
+-- The same, from behind the step of a key.
+SELECT
+    run_id, key, kind, name, position, status, input_digest, value, error, attempts, started_at, finished_at,
+    started_index, recorded_index
+FROM steps
+WHERE
+    run_id = :run_id
+    AND (recorded_index, key) > (SELECT recorded_index, key FROM steps WHERE run_id = :run_id AND key = :after)
+ORDER BY recorded_index, key LIMIT :limit;
+
+-- copy_steps --
+-- Let a new run begin with the completed steps of an earlier one.
+INSERT INTO steps (
+    run_id, key, kind, name, position, input_digest, status, value, error, attempts, started_at, finished_at,
+    started_index, recorded_index
+)
+SELECT
+    :run_id, key, steps.kind, name, position, input_digest, steps.status, value, steps.error, attempts,
+    steps.started_at, steps.finished_at, started_index - last_index - 1, recorded_index - last_index - 1
+FROM steps JOIN runs ON runs.run_id = steps.run_id
+WHERE
+    steps.run_id = :source AND steps.status = 'completed' AND (:until IS NULL OR recorded_index <= :until);
+
+-- copy_waits --
+-- Let a new run begin with the ended waits of an earlier one, but not with the failures of its children.
+INSERT INTO waits (
+    run_id, key, kind, name, position, request, digest, due_at, state, answer, created_at, answered_at,
+    started_index, answered_index
+)
+SELECT
+    :run_id, key, waits.kind, name, position, waits.request, digest, due_at, state, answer, waits.created_at,
+    answered_at, started_index - last_index - 1, answered_index - last_index - 1
+FROM waits JOIN runs ON runs.run_id = waits.run_id
+WHERE
+    waits.run_id = :source AND state IN ('answered', 'expired') AND (:until IS NULL OR answered_index <= :until)
+    AND NOT (
+        waits.kind = 'child' AND state = 'answered' AND json_extract(
+            iif(
+                answer LIKE 'sha256:%',
+                (SELECT CAST(data AS TEXT) FROM blobs WHERE stream_id = :source AND blobs.digest = answer),
+                answer
+            ),
+            '$.status'
+        ) <> 'completed'
+    );
+
+-- copy_signals --
+-- Let a new run begin with the signals that no wait of an earlier one has taken.
+INSERT INTO signals (run_id, signal_id, name, data, at, arrived_index)
+SELECT :run_id, signal_id, name, data, at, arrived_index - last_index - 1
+FROM signals JOIN runs ON runs.run_id = signals.run_id
+WHERE signals.run_id = :source AND consumed_by IS NULL;
+
+-- copy_blobs --
+-- Let a new run have the large values of its copied records.
+INSERT OR IGNORE INTO blobs (stream_id, digest, data)
+SELECT :run_id, digest, data FROM blobs
+WHERE
+    stream_id = :source AND digest IN (
+        SELECT value FROM steps WHERE run_id = :run_id
+        UNION SELECT request FROM waits WHERE run_id = :run_id
+        UNION SELECT answer FROM waits WHERE run_id = :run_id
+        UNION SELECT data FROM signals WHERE run_id = :run_id
+    );
+
+-- copy_entries --
+-- Let a new run begin with the conversations of its copied steps.
+INSERT INTO conversation_entries (stream_id, session, position, step_key, entry, at)
+SELECT :run_id, session, position, step_key, entry, at FROM conversation_entries
+WHERE stream_id = :source AND step_key IN (SELECT key FROM steps WHERE run_id = :run_id);

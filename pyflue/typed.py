@@ -1,7 +1,8 @@
-"""Payload and result types: JSON in and out of the types that an author wrote in `run`'s signature.
+"""Types as JSON: values in and out of the types that an author wrote in a signature.
 
-Called by `python_file`, which hands in a resolved annotation and gets a `Shape`. pydantic is imported only for types
-that need it, so a workflow without types starts without it. Knows nothing about files or modules.
+Whoever has a resolved annotation gets a `Shape` for it: the loaders for payloads and results of workflows, the engine
+for steps, signals and approvals. pydantic is imported only for types that need it, so a workflow without types starts
+without it. Knows nothing about files or modules.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from .. import codec
+from . import codec
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -47,7 +48,7 @@ class Shape(Protocol):
 
 
 class Misfit(Exception):
-    """A value that does not fit its type. Never leaves this room: `python_file` makes the public error of it."""
+    """A value that does not fit its type. Callers make a public error of it that says what it was about."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)

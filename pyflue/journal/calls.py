@@ -1,0 +1,311 @@
+"""What the journal holds of a run's durable calls: steps, waits, and the signals that answer waits.
+
+Made by the engine (`NewStep`, `NewWait`, `NewSignal`) and read back at recovery and by whoever shows or decides them.
+Like `records.py` these are plain frozen values: an adapter makes them of its rows, `to_dict` makes them JSON.
+
+A durable call is known by its `key`, a path within the run such as `charge`, `charge#2` or `(branch)/charge`; how keys
+are made is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from .. import codec
+from ..clock import rfc3339
+from ..codec import Raw
+from .records import NewEvent
+
+
+class StepStatus(StrEnum):
+    """What is recorded of a step."""
+
+    COMPLETED = "completed"  #: `value` is its result
+    FAILED = "failed"  #: `error` is what it raised, after the last attempt
+    RETRYING = "retrying"  #: `attempts` of it have failed, another one will follow
+
+
+class WaitKind(StrEnum):
+    """What ends a wait."""
+
+    TIMER = "timer"
+    SIGNAL = "signal"
+    APPROVAL = "approval"
+    CHILD = "child"  #: the end of the run whose id is the wait's `name`
+
+
+class WaitState(StrEnum):
+    """Where a wait is in its life; all but the first are final."""
+
+    OPEN = "open"
+    ANSWERED = "answered"  #: `answer` holds the signal's data, the decision, or the child's outcome
+    EXPIRED = "expired"  #: its time has come: what a timer waits for, and too late for everything else
+    CANCELLED = "cancelled"  #: the run ended, or the workflow gave the wait up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewStep:
+    """The record of a step, or of another value that must be the same when the run is replayed."""
+
+    key: str
+    kind: str
+    name: str
+    #: Which durable call of its scope it is: 1, 2, 3 …
+    position: int
+    status: StepStatus
+    input_digest: str | None = None
+    value: Raw | None = None
+    error: Raw | None = None
+    attempts: int = 1
+    started_us: int
+    #: Records of the run with a `recorded_index` up to this one were on disk when the step began.
+    started_index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A recorded step."""
+
+    run_id: str
+    key: str
+    kind: str
+    name: str
+    position: int
+    status: StepStatus
+    input_digest: str | None
+    value: Raw | None
+    error: Raw | None
+    attempts: int
+    started_at: datetime
+    finished_at: datetime | None
+    #: The run's `last_index` when it began and when it was recorded: its place in time among the run's other records.
+    #: Negative, in the same order, if it was copied from an earlier run.
+    started_index: int
+    recorded_index: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "step": self.key,
+            "kind": self.kind,
+            "name": self.name,
+            "status": self.status.value,
+            "value": self.value,
+            "error": self.error,
+            "attempts": self.attempts,
+            "started_at": rfc3339(self.started_at),
+            "finished_at": None if self.finished_at is None else rfc3339(self.finished_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWait:
+    """A wait to open. `wait_id` is a ULID: it names an approval to those who decide it."""
+
+    key: str
+    kind: WaitKind
+    #: The signal's or approval's name, or the child's run id.
+    name: str
+    position: int
+    wait_id: str
+    #: What is asked, for approvals: an object with `request` and, if the answer's data has a shape, its `schema`.
+    request: Raw | None = None
+    digest: str | None = None
+    due_us: int | None = None
+    #: As in `NewStep`.
+    started_index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """A recorded wait, of whatever state."""
+
+    run_id: str
+    key: str
+    kind: WaitKind
+    name: str
+    position: int
+    #: None if it was copied from an earlier run, where it was decided.
+    wait_id: str | None
+    request: Raw | None
+    digest: str | None
+    state: WaitState
+    answer: Raw | None
+    created_at: datetime
+    due_at: datetime | None
+    answered_at: datetime | None
+    #: As a step's `started_index` and `recorded_index`; 0 while it is open.
+    started_index: int
+    answered_index: int
+
+    @property
+    def input_digest(self) -> str | None:
+        """As a step's: what stands for the call's input."""
+        return self.digest
+
+    @property
+    def recorded_index(self) -> int:
+        """As a step's."""
+        return self.answered_index
+
+    def to_dict(self) -> dict[str, Any]:
+        """As run records show what a run waits for."""
+        shown: dict[str, Any] = {
+            "step": self.key,
+            "kind": self.kind.value,
+            "name": self.name,
+            "since": rfc3339(self.created_at),
+            "due_at": None if self.due_at is None else rfc3339(self.due_at),
+        }
+        if self.kind is WaitKind.APPROVAL:
+            shown["approval_id"] = self.wait_id
+        return shown
+
+
+class ApprovalState(StrEnum):
+    """Where an approval is in its life, as people are told."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """An approval as those see it who decide it."""
+
+    wait: Wait
+    workflow: str
+
+    @property
+    def state(self) -> ApprovalState:
+        if self.wait.state is not WaitState.ANSWERED:
+            return ApprovalState(self.wait.state.value)
+        return ApprovalState.APPROVED if self.decision["approved"] else ApprovalState.REJECTED
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """`approved`, `by`, `at`, `reason`, `data`; empty unless it is decided."""
+        return {} if self.wait.answer is None else codec.load(self.wait.answer)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """`request` and, if the decision's data has a shape, its `schema`."""
+        return {} if self.wait.request is None else codec.load(self.wait.request)
+
+    def to_dict(self) -> dict[str, Any]:
+        wait = self.wait
+        asked = self.asked
+        return {
+            "approval_id": wait.wait_id,
+            "run_id": wait.run_id,
+            "workflow": self.workflow,
+            "name": wait.name,
+            "step": wait.key,
+            "state": self.state.value,
+            "request": asked.get("request"),
+            "schema": asked.get("schema"),
+            "digest": wait.digest,
+            "created_at": rfc3339(wait.created_at),
+            "due_at": None if wait.due_at is None else rfc3339(wait.due_at),
+            "decision": self.decision or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFilter:
+    """Which approvals a list holds. Empty fields filter nothing."""
+
+    states: Sequence[ApprovalState] = ()
+    workflows: Sequence[str] = ()
+    run_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What came of a decision: the approval as it is now, and whether this decision is the one that counts.
+
+    `is_repeat` says that the same decision had been recorded before.
+    """
+
+    approval: Approval
+    is_recorded: bool
+    is_repeat: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewSignal:
+    """A signal for a run. Two with the same `signal_id` are one."""
+
+    signal_id: str
+    name: str
+    data: Raw
+
+
+class SignalAnswer(StrEnum):
+    """What came of sending a signal."""
+
+    DELIVERED = "delivered"  #: an open wait was answered with it
+    KEPT = "kept"  #: the run's next wait for this name takes it
+    REPEATED = "repeated"  #: it had been sent before; nothing was recorded
+    CONFLICT = "conflict"  #: its id came before with another name or other data; nothing was recorded
+    RUN_FINISHED = "run_finished"  #: the run is final; nothing was recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Park:
+    """A run has nothing to do until one of its open waits ends: it is to be `waiting`, unless one just ended.
+
+    `open_waits` is how many waits of the run are open as far as its engine knows; `event` is `run_waiting`.
+    """
+
+    open_waits: int
+    event: NewEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What came of opening a wait: the wait, which a signal kept for it may have answered at once.
+
+    `index` is the run's `last_index` after it.
+    """
+
+    wait: Wait
+    index: int
+    is_parked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copies:
+    """Which records of an earlier run a new one begins with: its completed calls and the answers to its waits.
+
+    Only those with a `recorded_index` (`answered_index`) up to `until_index`, if that is given. In the new run their
+    indexes are lowered by the earlier run's `last_index` + 1, so they stay in order and before everything new.
+    """
+
+    run_id: str
+    until_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """All durable calls that a run has recorded."""
+
+    steps: Sequence[Step]
+    waits: Sequence[Wait]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedTimer:
+    """A wait with a time limit, of a waiting run that belongs to no engine."""
+
+    run_id: str
+    key: str
+    created_us: int
+    due_us: int
