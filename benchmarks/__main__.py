@@ -16,7 +16,7 @@ from rich.table import Table
 
 from pyflue import codec
 
-from . import accepted, commands, disk, http_series, machine, neighbours
+from . import accepted, commands, disk, http_series, machine, neighbours, three_steps, waiting
 from .budgets import Verdict, judge
 
 _RESULTS = Path(__file__).parent / "results"
@@ -32,16 +32,19 @@ class _Size:
     seconds: float
     command_times: int
     events: int
+    waiting: int
+    replays: int
 
 
-_FULL = _Size(rounds=3, seconds=12.0, command_times=15, events=100_000)
-_QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000)
+_FULL = _Size(rounds=3, seconds=9.0, command_times=15, events=100_000, waiting=10_000, replays=7)
+_QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000, waiting=2_000, replays=3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what PyFlue costs.")
     parser.add_argument("--quick", action="store_true", help="a minute instead of six; figures for orientation only")
     parser.add_argument("--without-previous", action="store_true", help="leave pyflue 0.2.0 out")
+    parser.add_argument("--without-dbos", action="store_true", help="leave DBOS out")
     options = parser.parse_args()
     size = _QUICK if options.quick else _FULL
     facts = machine.facts()
@@ -64,12 +67,18 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, float]]] = {
         "the disk": disk.measure,
         "commands": lambda: commands.measure(times=size.command_times, with_previous=not options.without_previous),
-        "runs in process": lambda: _child("in_process", "--seconds", str(size.seconds)),
+        "runs in process": lambda: _child("in_process", "--seconds", str(size.seconds / 2)),
+        "runs of three steps": lambda: three_steps.measure(
+            rounds=size.rounds, seconds=size.seconds / 2, with_dbos=not options.without_dbos
+        ),
+        "children": lambda: _child("children", "--seconds", str(size.seconds / 3)),
+        "replay": lambda: _child("replay", "--times", str(size.replays)),
         "a long run": lambda: _child("long_run", "--count", str(size.events)),
         "a tenth of it": lambda: _shorter(_child("long_run", "--count", str(size.events // 10))),
         "waited requests": http,
         "accepted requests": lambda: accepted.measure(seconds=size.seconds),
         "two servers on one journal": lambda: neighbours.measure(seconds=size.seconds),
+        "runs that wait": lambda: waiting.measure(runs=size.waiting, seconds=size.seconds),
     }
     for number, (what, measure) in enumerate(parts.items(), start=1):
         print(f"{number}/{len(parts)} {what}", file=sys.stderr)

@@ -6,13 +6,11 @@ The answers come as soon as a run is on disk; the runs themselves are driven mea
 from __future__ import annotations
 
 import time
-import urllib.request
 from urllib.parse import urlsplit
-
-from pyflue import codec
 
 from .http_series import load
 from .servers import ours
+from .talking import has_runs
 
 _DRAIN_S = 300.0
 
@@ -24,7 +22,7 @@ def measure(*, seconds: float) -> dict[str, float]:
         origin = f"{parts.scheme}://{parts.netloc}"
         series = load(f"{origin}{parts.path}", connections=32, seconds=seconds, warm_up_s=min(1.0, seconds / 4))
         started = time.monotonic()
-        while _open_runs(origin) and time.monotonic() - started < _DRAIN_S:
+        while has_runs(origin, "queued", "running") and time.monotonic() - started < _DRAIN_S:
             time.sleep(0.1)
         drained = time.monotonic() - started
     return {
@@ -33,15 +31,6 @@ def measure(*, seconds: float) -> dict[str, float]:
         "accepted.p99_ms": series.p99_ms,
         "accepted.drain_s": round(drained, 1),
     }
-
-
-def _open_runs(origin: str) -> bool:
-    """Whether any run is still queued or running."""
-    for status in ("queued", "running"):
-        with urllib.request.urlopen(f"{origin}/runs?status={status}&limit=1", timeout=30) as answer:
-            if codec.load(answer.read())["runs"]:
-                return True
-    return False
 
 
 if __name__ == "__main__":

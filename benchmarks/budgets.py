@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .three_steps import DBOS_VERSION
+
 Figures = Mapping[str, float]
 
 
@@ -68,7 +70,17 @@ BUDGETS: Sequence[Budget] = (
         figure=_ratio("http_1.ours.p50_ms", "http_1.previous.p50_ms"),
         at_most=1,
     ),
-    Budget(what="in process, 64 callers", figure=_figure("in_process.per_second"), at_least=3000, unit="runs/s"),
+    Budget(
+        what="3 steps in process, 64 callers",
+        figure=_figure("three_steps.ours.per_second"),
+        at_least=3000,
+        unit="runs/s",
+    ),
+    Budget(
+        what=f"3 steps in process, 64 callers: ours / DBOS {DBOS_VERSION} on SQLite",
+        figure=_ratio("three_steps.ours.per_second", "three_steps.dbos.per_second"),
+        at_least=20,
+    ),
     Budget(what="import pyflue", figure=_figure("command.ours.import_ms"), at_most=40, unit="ms"),
     Budget(what="pyflue --help", figure=_figure("command.ours.help_ms"), at_most=150, unit="ms"),
     Budget(what="pyflue run echo", figure=_figure("command.ours.run_ms"), at_most=200, unit="ms"),
@@ -104,6 +116,25 @@ BUDGETS: Sequence[Budget] = (
         figure=_figure("long_run.middle_page_ms"),
         at_most=1000,
         unit="ms",
+    ),
+    Budget(what="a run that waits takes", figure=_figure("waiting.bytes_each"), at_most=20_000, unit="bytes"),
+    Budget(
+        what="waited requests beside very many waiting runs, p99",
+        figure=_figure("waiting.beside.p99_ms"),
+        at_most=50,
+        unit="ms",
+    ),
+    Budget(
+        what="restart with very many waiting runs: until one of them goes on",
+        figure=_figure("waiting.restart.taken_up_s"),
+        at_most=5,
+        unit="s",
+    ),
+    Budget(
+        what="the same after a kill",
+        figure=_figure("waiting.restart_after_kill.taken_up_s"),
+        at_most=5,
+        unit="s",
     ),
 )
 

@@ -19,9 +19,11 @@ from .load import Series
 from .servers import SERVERS
 
 
-def load(url: str, *, connections: int, seconds: float, warm_up_s: float) -> Series:
+def load(url: str, *, connections: int, seconds: float, warm_up_s: float, rate: float | None = None) -> Series:
     """One series, from a generator in its own process."""
     options = ["--connections", str(connections), "--seconds", str(seconds), "--warm-up", str(warm_up_s)]
+    if rate is not None:
+        options += ["--rate", str(rate)]
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", url, "--json", *options], stdout=subprocess.PIPE, check=True
     )

@@ -1,4 +1,4 @@
-"""The load generator: one HTTP request over and over on a fixed number of connections, each answer timed.
+"""The load generator: HTTP requests over a fixed number of connections, as fast as they are answered or at a rate.
 
 `http_series.py` runs it in a process of its own; people run it by hand (`python -m benchmarks.load URL`). It sends
 bytes prepared beforehand on raw sockets and reads no more of an answer than its status and `Content-Length`, so that
@@ -30,20 +30,29 @@ class UnexpectedAnswer(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to send, and for how long: `seconds` after a warm-up, or exactly `requests` in all without one."""
+    """What to send, and for how long: `seconds` after a warm-up, or exactly `requests` in all without one.
+
+    With `each`, exactly those requests instead, one after the other; with a `rate`, no more than so many a second.
+    """
 
     host: str
     port: int
-    request: bytes
+    request: bytes = b""
     connections: int
-    seconds: float
+    seconds: float = 0.0
     warm_up_s: float = 0.0
     requests: int | None = None
+    each: Sequence[bytes] = ()
+    rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What was measured: times in milliseconds from the first byte sent to the last byte read."""
+    """What was measured: times in milliseconds from the first byte sent to the last byte read.
+
+    At a rate, a request that was due while its connection still waited for an answer counts from when it was due: a
+    server that stalls is not spared the requests that it held up.
+    """
 
     connections: int
     answers: int
@@ -61,21 +70,31 @@ class Series:
 
 
 class _Meter:
-    """Counts the answers of all connections, and says when to stop."""
+    """Hands out the requests, and counts the answers of all connections."""
 
     def __init__(self, plan: Plan) -> None:
+        self._request = plan.request
+        self._each = iter(plan.each) if plan.each else None
+        self._interval_ns = 0 if plan.rate is None else int(1e9 / plan.rate)
+        self._due_ns = 0
         self.latencies_ns: list[int] = []
         self.statuses: Counter[str] = Counter()
         self.body = b""
         self.first_ns = time.perf_counter_ns() + int(plan.warm_up_s * 1e9)
         self.last_ns = self.first_ns + int(plan.seconds * 1e9)
-        self.left = plan.requests
+        self.left = len(plan.each) if plan.each else plan.requests
 
-    def may_send(self, now_ns: int) -> bool:
+    def next_request(self, now_ns: int) -> tuple[bytes, int] | None:
+        """What to send next, and when; None if nothing is left to be sent."""
+        due_ns = now_ns
+        if self._interval_ns:
+            due_ns = self._due_ns = self._due_ns + self._interval_ns if self._due_ns else now_ns
         if self.left is None:
-            return now_ns < self.last_ns
+            return (self._request, due_ns) if due_ns < self.last_ns else None
+        if self.left == 0:
+            return None
         self.left -= 1
-        return self.left >= 0
+        return (self._request if self._each is None else next(self._each)), due_ns
 
     def count(self, sent_ns: int, now_ns: int, status: str, body: bytes) -> None:
         # Only requests sent and answered inside the window count; the warm-up and the tail do not.
@@ -88,8 +107,7 @@ class _Meter:
 class _Connection(asyncio.Protocol):
     """One keep-alive connection with one request under way at a time."""
 
-    def __init__(self, request: bytes, meter: _Meter, finished: asyncio.Future[None]) -> None:
-        self._request = request
+    def __init__(self, meter: _Meter, finished: asyncio.Future[None]) -> None:
         self._meter = meter
         self._finished = finished
         self._received = b""
@@ -123,11 +141,21 @@ class _Connection(asyncio.Protocol):
         self._stop(UnexpectedAnswer(f"The server closed the connection ({exc or 'without an error'})."))
 
     def _send(self, now_ns: int) -> None:
-        if self._meter.may_send(now_ns):
-            self._sent_ns = now_ns
-            self._transport.write(self._request)
-        else:
+        following = self._meter.next_request(now_ns)
+        if following is None:
             self._stop(None)
+            return
+        request, due_ns = following
+        if due_ns > now_ns:
+            self._finished.get_loop().call_later((due_ns - now_ns) / 1e9, self._send_late, request)
+        else:
+            self._sent_ns = due_ns
+            self._transport.write(request)
+
+    def _send_late(self, request: bytes) -> None:
+        # Counted from now: how punctual this generator's timers are is nothing the server can help.
+        self._sent_ns = time.perf_counter_ns()
+        self._transport.write(request)
 
     def _stop(self, error: UnexpectedAnswer | None) -> None:
         if not self._finished.done():
@@ -175,9 +203,7 @@ async def measure(plan: Plan) -> Series:
         for _ in range(plan.connections):
             finished: asyncio.Future[None] = loop.create_future()
             ends.append(finished)
-            await loop.create_connection(
-                lambda finished=finished: _Connection(plan.request, meter, finished), plan.host, plan.port
-            )
+            await loop.create_connection(lambda finished=finished: _Connection(meter, finished), plan.host, plan.port)
         await asyncio.gather(*ends)
     elapsed = time.perf_counter() - started
     return _series(plan, meter, elapsed, (time.process_time() - cpu_before) / elapsed)
@@ -187,7 +213,7 @@ def _series(plan: Plan, meter: _Meter, elapsed_s: float, generator_cpu: float) -
     latencies = sorted(meter.latencies_ns)
     if not latencies:
         raise UnexpectedAnswer("Not one answer came in the time that was measured.")
-    seconds = plan.seconds if plan.requests is None else elapsed_s
+    seconds = plan.seconds if meter.left is None else elapsed_s
     return Series(
         connections=plan.connections,
         answers=len(latencies),
@@ -221,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure (10)")
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds of load before that (1)")
     parser.add_argument("--requests", type=int, help="send exactly so many instead, without a warm-up")
+    parser.add_argument("--rate", type=float, help="requests per second (as fast as they are answered)")
     parser.add_argument(
         "--body", default='{"text": "PyFlue workflows are finite operations."}', help="the JSON to post"
     )
@@ -235,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=options.seconds,
         warm_up_s=0.0 if options.requests else options.warm_up,
         requests=options.requests,
+        rate=options.rate,
     )
     try:
         series = run(plan)

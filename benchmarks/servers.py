@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,15 +16,26 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import previous
+from . import previous, talking
 
 _HERE = Path(__file__).parent
 _START_S = 30.0
 _STOP_S = 20.0
 
 PYFLUE = Path(sys.executable).with_name("pyflue")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server of ours that answers."""
+
+    origin: str
+    pid: int
+    #: From the start of its process to its first answer.
+    start_s: float
 
 
 @contextmanager
@@ -45,12 +57,21 @@ def ours() -> Generator[str]:
 @contextmanager
 def serving(project: Path) -> Generator[str]:
     """`pyflue serve` on a project; several may serve the same one."""
+    with server(project) as started:
+        yield f"{started.origin}/workflows/echo?wait=result"
+
+
+@contextmanager
+def server(project: Path, *, end: signal.Signals = signal.SIGTERM) -> Generator[Server]:
+    """`pyflue serve` on a project, ended by that signal."""
     with _listening_socket() as probe:
         port = probe.getsockname()[1]
     environ = {**os.environ, "PYFLUE_SERVER_PORT": str(port), "PYFLUE_SERVER_HOST": "127.0.0.1"}
-    with _process([str(PYFLUE), "serve"], cwd=project, environ=environ) as process:
-        _await_listening(port, process)
-        yield f"http://127.0.0.1:{port}/workflows/echo?wait=result"
+    origin = f"http://127.0.0.1:{port}"
+    started = time.perf_counter()
+    with _process([str(PYFLUE), "serve"], cwd=project, environ=environ, end=end) as process:
+        _await_answer(origin, process)
+        yield Server(origin=origin, pid=process.pid, start_s=time.perf_counter() - started)
 
 
 @contextmanager
@@ -93,7 +114,12 @@ def _listening_socket() -> Generator[socket.socket]:
 
 @contextmanager
 def _process(
-    arguments: list[str], *, cwd: Path, environ: dict[str, str], keep: int | None = None
+    arguments: list[str],
+    *,
+    cwd: Path,
+    environ: dict[str, str],
+    keep: int | None = None,
+    end: signal.Signals = signal.SIGTERM,
 ) -> Generator[subprocess.Popen[bytes]]:
     # What a server says at its start is no news here; if it ends by itself, its last words are.
     with tempfile.TemporaryFile() as log:
@@ -110,14 +136,14 @@ def _process(
             yield process
         finally:
             ended_by_itself = process.poll() is not None
-            _stop(process)
+            _stop(process, end)
             if ended_by_itself:
                 log.seek(0)
                 print(f"{' '.join(arguments)} ended by itself:\n{log.read().decode(errors='replace')}", file=sys.stderr)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def _stop(process: subprocess.Popen[bytes], end: signal.Signals) -> None:
+    process.send_signal(end)
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
@@ -125,13 +151,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _await_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def _await_answer(origin: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            talking.get(origin, "/health")
         except OSError:
-            time.sleep(0.05)
+            time.sleep(0.01)
         else:
             return
-    sys.exit(f"The server on port {port} did not start.")
+    sys.exit(f"The server at {origin} did not start.")

@@ -27,6 +27,8 @@ COMMANDS = {
     "serve": ("serve", "Serve the project."),
     "logs": ("logs", "Show the events of a run."),
     "runs": ("runs", "List, inspect, end, repeat and delete runs."),
+    "approvals": ("approvals", "List what runs ask of people, and approve or reject it."),
+    "signal": ("signal", "Send a signal to a run."),
     "workflows": ("workflows", "List, inspect and check workflow files."),
     "db": ("db", "Check, copy and tidy the journal."),
     "completion": ("completion", "Print the script that completes `pyflue` commands in a shell."),

@@ -68,6 +68,6 @@ _WHERE = {
 def command(ctx: click.Context, shell: str) -> None:
     """Print the script that completes `pyflue` commands in a shell.
 
-    It completes commands, options, names of workflows and ids of recent runs.
+    It completes commands, options, names of workflows and ids of recent runs and open approvals.
     """
     click.echo(_SHELLS[shell](ctx.find_root().command, {}, "pyflue", _VARIABLE).source())

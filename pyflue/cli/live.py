@@ -4,42 +4,68 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from .events import EventJson, pretty_line
+from ..journal import EventType
+from .events import EventJson, plain_detail, pretty_line
 from .output import say, shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-Show: TypeAlias = Callable[[EventJson], None]
-
+#: Events of durable calls that a watcher wants to see while they last, and what to put before them.
+_SHOWN = {EventType.STEP_START: "", EventType.STEP_RETRY: "", EventType.RUN_WAITING: "waits "}
 #: Runs that end sooner are shown without a line that flashes up (and without the time it takes to import rich).
 _QUIET_S = 0.3
 
 
+class Reporter:
+    """Tells the person at the terminal what concerns them; of the run's events nobody would see anything."""
+
+    #: Whether `show` is to be called with the run's events.
+    wants_events = False
+
+    def show(self, event: EventJson) -> None:
+        """Show an event."""
+
+    def say(self, line: str) -> None:
+        """Write a line to stderr."""
+        say(line)
+
+
 @contextmanager
-def reporter(workflow: str, *, stream: bool) -> Generator[Show | None, None, None]:
-    """What to call with each event, for the length of the run; None if nobody would see anything of it."""
+def reporter(workflow: str, *, stream: bool) -> Generator[Reporter, None, None]:
+    """What shows a run, for its length."""
     if stream:
-        yield lambda event: say(pretty_line(event))
+        yield _Lines()
     elif not sys.stderr.isatty():
-        yield None
+        yield Reporter()
     else:
         line = _LiveLine(workflow)
         try:
-            yield line.show
+            yield line
         finally:
             line.close()
 
 
-class _LiveLine:
+class _Lines(Reporter):
+    """A line for each event."""
+
+    wants_events = True
+
+    def show(self, event: EventJson) -> None:
+        say(pretty_line(event))
+
+
+class _LiveLine(Reporter):
     """Name, progress, latest message and elapsed time of a run, on one line.
 
     It is drawn by threads of its own, so that it goes on while a workflow blocks the event loop.
     """
+
+    wants_events = True
 
     def __init__(self, workflow: str) -> None:
         self._workflow = workflow
@@ -75,10 +101,20 @@ class _LiveLine:
             self._message = data["message"] or self._message
         elif event["type"] == "log":
             self._message = data["message"]
+        elif event["type"] in _SHOWN:
+            self._message = _SHOWN[event["type"]] + plain_detail(event)
         else:
             return
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], description=self._text())
+
+    def say(self, line: str) -> None:
+        """Write a line to stderr, above the one that changes."""
+        with self._lock:
+            if self._progress is None:
+                say(line)
+            else:
+                self._progress.console.print(line, markup=False, emoji=False, soft_wrap=True)
 
     def _text(self) -> str:
         parts = [self._workflow, "" if self._fraction is None else f"{self._fraction:.0%}", self._message[:200]]

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -24,6 +25,8 @@ _UNSAFE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\
 _GAP = 3
 #: Cells of a cut column that are still worth showing.
 _LEAST = 12
+#: A value in a line or a cell of a table.
+_SHORT = 60
 _unsafe = re.compile(f"[{_UNSAFE}]")
 _unsafe_but_layout = re.compile(f"(?![\\n\\t])[{_UNSAFE}]")
 
@@ -49,6 +52,38 @@ def paint(text: str, **style: Any) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 run`, `2 runs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def local_time(at: str) -> str:
+    """An RFC 3339 time as the clock on the wall has it."""
+    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def took(seconds: float) -> str:
+    """How long something took, to read: `12 ms`, `1.5 s`, `0:03:20`."""
+    if seconds < 1:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=int(seconds)))
+
+
+def roughly(seconds: float) -> str:
+    """A length of time in its largest unit: `45s`, `12m`, `3h`, `2d`."""
+    for unit, unit_s in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.0f}{unit}"
+    return f"{max(seconds, 0.0):.0f}s"
+
+
+def short_json(value: Any) -> str:
+    """A value on a part of a line: a string as it is, anything else as compact JSON, cut where it gets long."""
+    text = value if isinstance(value, str) else codec.encode(value).decode()
+    return shown(text if len(text) <= _SHORT else text[: _SHORT - 1] + "…")
+
+
+def print_field(name: str, value: str) -> None:
+    """Write a named value to stdout; nothing if it is empty."""
+    if value:
+        click.echo(f"{paint(f'{name:<16}', bold=True)}  {value}")
 
 
 def say(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Parameters that several commands have: durations, names and ids that complete, payloads, `--json`, `--server`."""
+"""Parameters that several commands have: durations, names and ids that complete, JSON, `--json`, `--server`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from ..errors import PyFlueError
+from .. import codec
+from ..errors import InvalidJson, PyFlueError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+#: How deep a value may be is decided by whoever takes it.
+_ANY_DEPTH = sys.getrecursionlimit()
 _DURATION = re.compile(rf"(?:{_PART.pattern})+")
 
 
@@ -107,6 +110,21 @@ class RunId(click.ParamType[str]):
         return [CompletionItem(run_id, help=status) for run_id, status in runs if run_id.startswith(incomplete)]
 
 
+class ApprovalId(click.ParamType[str]):
+    """An approval's id; completes from the open ones in the journal."""
+
+    name = "approval"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        from .project import open_approvals
+
+        try:
+            approvals = open_approvals(ctx)
+        except PyFlueError:  # completion has nowhere to say what is wrong
+            return []
+        return [CompletionItem(found, help=what) for found, what in approvals if found.startswith(incomplete)]
+
+
 def json_option(function: F) -> F:
     """Adds `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
@@ -119,11 +137,11 @@ def server_option(function: F) -> F:
     )(function)
 
 
-def read_payload(text: str) -> bytes:
-    """The bytes of a `--payload`: the text itself, a file's after `@`, or stdin's for `-`."""
+def read_value(text: str, option: str) -> bytes:
+    """The bytes of a value: the text itself, a file's after `@`, or stdin's for `-`."""
     if text == "-":
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  (closed: `<&-`)
-            raise click.BadParameter("stdin is closed.", param_hint="'--payload'")
+            raise click.BadParameter("stdin is closed.", param_hint=f"'{option}'")
         return sys.stdin.buffer.read()
     if not text.startswith("@"):
         return text.encode(errors="surrogateescape")
@@ -131,4 +149,27 @@ def read_payload(text: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise click.BadParameter(f"{path}: {error.strerror}.", param_hint="'--payload'") from error
+        raise click.BadParameter(f"{path}: {error.strerror}.", param_hint=f"'{option}'") from error
+
+
+def decode_value(data: bytes, option: str, what: str, *, max_depth: int = _ANY_DEPTH) -> Any:
+    """The JSON value that an option's bytes are; `what` names it in errors.
+
+    Raises:
+        InvalidJson, TooDeep
+    """
+    try:
+        return codec.decode(data, what, max_depth=max_depth)
+    except InvalidJson as error:
+        if type(error) is InvalidJson:
+            error.hint = f"""Text is JSON in quotes: {option} '"hello"'; @file reads a file, - reads stdin."""
+        raise
+
+
+def read_json(text: str, option: str, what: str) -> Any:
+    """The JSON value of an option, read as `read_value` does.
+
+    Raises:
+        InvalidJson
+    """
+    return decode_value(read_value(text, option), option, what)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ..client import PyFlueClient
     from ..engine import Workflow
     from ..workflows import Catalog
+
+T = TypeVar("T")
 
 #: Who drives a run that nobody drives now.
 PICKED_UP = "`pyflue dev` or `pyflue serve` of this project takes it up, now or when it is started."
@@ -75,11 +78,25 @@ def client_of(ctx: click.Context, server: str) -> PyFlueClient:
     """
     from ..client import PyFlueClient
 
+    return PyFlueClient(server, token=token_of(ctx))
+
+
+def token_of(ctx: click.Context) -> str | None:
+    """The token that servers are asked with.
+
+    Raises:
+        SettingsInvalid
+    """
     try:
-        token = load_settings(project_root(ctx)).server.token
+        return load_settings(project_root(ctx)).server.token
     except ProjectNotFound:  # a server can be asked from anywhere
-        token = None
-    return PyFlueClient(server, token=token)
+        return os.environ.get("PYFLUE_TOKEN")
+
+
+async def ask_server(ctx: click.Context, server: str, question: Callable[[PyFlueClient], Awaitable[T]]) -> T:
+    """What a server answers to a question."""
+    async with client_of(ctx, server) as client:
+        return await question(client)
 
 
 async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Run:
@@ -94,13 +111,35 @@ async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Ru
     return run
 
 
+async def record_of(journal: Journal, run: Run) -> dict[str, Any]:
+    """A run's record as a server shows it, with what it waits for."""
+    return {**run.to_dict(), "waiting_for": await _waits_of(journal, run)}
+
+
 async def what_it_waits_for(journal: Journal, run: Run) -> str | None:
     """What has to happen before a run goes on, in words; None if it is being driven, or has ended."""
     if run.status is RunStatus.QUEUED:
         return f"run {run.run_id} is queued: {PICKED_UP}"
+    if run.status is RunStatus.WAITING:
+        return await _while_waiting(journal, run)
     if not run.is_final and run.run_id in {lost.run_id for lost in await journal.lost()}:
         return f"run {run.run_id} is {run.status}, but its engine is gone: {PICKED_UP}"
     return None
+
+
+async def _while_waiting(journal: Journal, run: Run) -> str | None:
+    from .waits import lines_about
+
+    lines = lines_about(run.run_id, await _waits_of(journal, run))
+    if run.owner is None or run.owner in await journal.dead_owners_of_waiting():
+        lines.append(f"run {run.run_id} has no engine: {PICKED_UP}")
+    return "\n".join(lines) or None
+
+
+async def _waits_of(journal: Journal, run: Run) -> list[dict[str, Any]]:
+    if run.status is not RunStatus.WAITING:
+        return []
+    return [wait.to_dict() for wait in await journal.open_waits(run.run_id)]
 
 
 def find_workflow(catalog: Catalog, name: str) -> Workflow:
@@ -126,6 +165,18 @@ def recent_runs(ctx: click.Context) -> list[tuple[str, str]]:
         async with open_for_reading(ctx) as journal:
             page = await journal.runs(RunFilter(), limit=_RECENT)
             return [(run.run_id, run.status.value) for run in page.runs]
+
+    return asyncio.run(read())
+
+
+def open_approvals(ctx: click.Context) -> list[tuple[str, str]]:
+    """Ids of the newest open approvals and what they are about, for completion."""
+    from ..journal import ApprovalFilter, ApprovalState
+
+    async def read() -> list[tuple[str, str]]:
+        async with open_for_reading(ctx) as journal:
+            found = await journal.approvals(ApprovalFilter(states=[ApprovalState.OPEN]), limit=_RECENT)
+            return [(str(approval.wait.wait_id), f"{approval.wait.name} of {approval.workflow}") for approval in found]
 
     return asyncio.run(read())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ from uuid import uuid4
 import click
 
 from .. import codec
-from ..errors import InvalidJson, TooLarge
+from ..errors import TooLarge
 from .output import prints_aside
-from .params import Duration, Tags, WorkflowName, json_option, read_payload, server_option
+from .params import Duration, Tags, WorkflowName, decode_value, json_option, read_value, server_option
 from .project import PICKED_UP, client_of, find_workflow, project_root
 from .running import Ended, drive, drive_remote, enqueue, refuse_in_memory, report, report_accepted
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from ..client import PyFlueClient
     from ..engine import Submission
     from ..main import Project
-
-#: How deep a payload may be is the server's decision.
-_ANY_DEPTH = sys.getrecursionlimit()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +63,7 @@ def command(
     """
     if stream and detach:
         raise click.UsageError("--stream and --detach exclude each other: `pyflue logs --follow` shows a detached run.")
-    order = _Order(name=name, payload=read_payload(payload), tags=tags, deadline_s=deadline)
+    order = _Order(name=name, payload=read_value(payload, "--payload"), tags=tags, deadline_s=deadline)
     if detach:
         if server is None:
             run_id = asyncio.run(_accept(project_root(ctx), order))
@@ -81,7 +77,7 @@ def command(
 
         ended = loops.run(_run_here(project_root(ctx), order, stream=stream))
     else:
-        ended = asyncio.run(_run_there(client_of(ctx, server), order, stream=stream))
+        ended = asyncio.run(_run_there(client_of(ctx, server), order, server, stream=stream))
     report(ended, as_json=as_json)
 
 
@@ -93,13 +89,15 @@ async def _run_here(root: Path, order: _Order, *, stream: bool) -> Ended:
         try:
             submission = _submission(project, order)
             async with project.engine(adopts=False) as engine:
-                return await drive(engine, await engine.submit(submission), order.name, stream=stream)
+                handle = await engine.submit(submission)
+                return await drive(engine, handle, order.name, journal=project.journal, stream=stream)
         finally:
             await project.journal.close()
 
 
-async def _run_there(client: PyFlueClient, order: _Order, *, stream: bool) -> Ended:
-    workflows, payload = client.workflows, _decoded(order, max_depth=_ANY_DEPTH)
+async def _run_there(client: PyFlueClient, order: _Order, server: str, *, stream: bool) -> Ended:
+    # How deep a payload may be is the server's decision.
+    workflows, payload = client.workflows, decode_value(order.payload, "--payload", "The payload")
     # The same call again, with the same key, finds the same run: so its caller gets the result without `runs.get`.
     asked: dict[str, Any] = {"tags": order.tags, "deadline_s": order.deadline_s, "idempotency_key": uuid4().hex}
     async with client:
@@ -107,6 +105,7 @@ async def _run_there(client: PyFlueClient, order: _Order, *, stream: bool) -> En
             client,
             workflows.stream(order.name, payload, **asked),
             order.name,
+            server=server,
             stream=stream,
             repeat=lambda: workflows.invoke(order.name, payload, wait=True, **asked),
         )
@@ -115,7 +114,10 @@ async def _run_there(client: PyFlueClient, order: _Order, *, stream: bool) -> En
 async def _send(client: PyFlueClient, order: _Order) -> str:
     async with client:
         answer = await client.workflows.invoke(
-            order.name, _decoded(order, max_depth=_ANY_DEPTH), tags=order.tags, deadline_s=order.deadline_s
+            order.name,
+            decode_value(order.payload, "--payload", "The payload"),
+            tags=order.tags,
+            deadline_s=order.deadline_s,
         )
         return answer["run_id"]
 
@@ -144,7 +146,7 @@ def _submission(project: Project, order: _Order) -> Submission:
     workflow = find_workflow(project.catalog, order.name)
     if len(order.payload) > limits.payload_bytes:
         raise TooLarge("The payload", len(order.payload), limits.payload_bytes, "limits.payload_bytes")
-    payload = _decoded(order, max_depth=limits.json_depth)
+    payload = decode_value(order.payload, "--payload", "The payload", max_depth=limits.json_depth)
     return Submission(
         workflow=workflow,
         payload=codec.compact(order.payload, payload),
@@ -152,12 +154,3 @@ def _submission(project: Project, order: _Order) -> Submission:
         tags=order.tags,
         deadline_s=order.deadline_s,
     )
-
-
-def _decoded(order: _Order, *, max_depth: int) -> Any:
-    try:
-        return codec.decode(order.payload, "The payload", max_depth=max_depth)
-    except InvalidJson as error:
-        if type(error) is InvalidJson:
-            error.hint = """Text is JSON in quotes: --payload '"hello"'; @file reads a file, - reads stdin."""
-        raise

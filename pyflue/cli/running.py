@@ -1,13 +1,13 @@
 """Driving one run from the command line to its end, in this process or on a server, and reporting how it ended.
 
-Shared by `run` and `runs retry`, which differ only in how the run comes to be.
+Shared by `run`, `runs retry` and `runs fork`, which differ only in how the run comes to be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,16 +19,21 @@ from ..clock import SystemClock
 from ..codec import Raw
 from ..errors import Forbidden, PyFlueError, RunCancelled, RunFailed, RunFinished, RunStopped
 from ..ids import new_run_id
-from ..journal import Journal, NewRun, Outcome
+from ..journal import EventType, Journal, NewRun, Outcome, RunStatus
 from .errors import USAGE, Problem
 from .events import EventJson, to_json
-from .live import Show, reporter
+from .live import Reporter, reporter
 from .output import error_lines, print_json, print_result, say
+from .waits import WaitJson, is_worth_telling, lines_about
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
     from ..engine import Engine, RunHandle, Submission
     from ..settings import Settings
+
+
+#: How long a run may wait for something before the person at the terminal is told.
+_TELL_AFTER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +46,18 @@ class Ended:
     error: Mapping[str, Any] | None
 
 
-async def drive(engine: Engine, handle: RunHandle, workflow: str, *, stream: bool) -> Ended:
+async def drive(engine: Engine, handle: RunHandle, workflow: str, *, journal: Journal, stream: bool) -> Ended:
     """See a run in this process through to its end. Being cancelled (Ctrl-C) cancels the run."""
     say(f"run {handle.run_id}")
     try:
-        with reporter(workflow, stream=stream) as show:
+        with reporter(workflow, stream=stream) as report_to:
             async with asyncio.TaskGroup() as tasks:
-                reading = None if show is None else tasks.create_task(_show_events(engine, handle.run_id, show))
+                reading = None
+                if report_to.wants_events:
+                    reading = tasks.create_task(_show_events(engine, handle.run_id, report_to))
+                telling = tasks.create_task(_tell_waits(journal, handle.run_id, report_to))
                 ended = await _outcome(engine, handle)
+                telling.cancel()
                 if reading is not None and isinstance(ended, PyFlueError):
                     reading.cancel()  # its record could not be written, so its events have no end
     except asyncio.CancelledError:
@@ -67,6 +76,7 @@ async def drive_remote(
     events: AsyncGenerator[EventJson, None],
     workflow: str,
     *,
+    server: str,
     stream: bool,
     repeat: Callable[[], Awaitable[Mapping[str, Any]]] | None = None,
 ) -> Ended:
@@ -75,15 +85,17 @@ async def drive_remote(
     `repeat` asks for the run's result as its caller, for a token that may start runs but not read their records.
     """
     run_id: str | None = None
+    told: set[str] = set()
     try:
-        with reporter(workflow, stream=stream) as show:
+        with reporter(workflow, stream=stream) as report_to:
             async with aclosing(events):
                 async for event in events:
                     if run_id is None:
                         run_id = str(event["stream_id"])
                         say(f"run {run_id}")
-                    if show is not None:
-                        show(event)
+                    report_to.show(event)
+                    if event["type"] == EventType.RUN_WAITING:
+                        _tell(report_to, run_id, _untold(event["data"].get("waits", ()), told), server=server)
     except asyncio.CancelledError:
         if run_id is not None:
             try:
@@ -143,7 +155,10 @@ async def enqueue(journal: Journal, submission: Submission) -> str:
         workflow_version=workflow.version,
         tags=submission.tags,
         deadline_us=None if deadline_s is None else SystemClock().now_us() + int(deadline_s * 1_000_000),
+        request=submission.request,
         retried_from=submission.retried_from,
+        forked_from=submission.forked_from,
+        copies=submission.copies,
     )
     return (await journal.accept(new)).run_id
 
@@ -193,7 +208,33 @@ async def _outcome(engine: Engine, handle: RunHandle) -> Outcome | PyFlueError:
         return error
 
 
-async def _show_events(engine: Engine, run_id: str, show: Show) -> None:
+async def _show_events(engine: Engine, run_id: str, report_to: Reporter) -> None:
     events: AsyncIterable[Any] = engine.events(run_id)
     async for event in events:
-        show(to_json(event))
+        report_to.show(to_json(event))
+
+
+async def _tell_waits(journal: Journal, run_id: str, report_to: Reporter) -> None:
+    """Say what a run waits for, each thing once, whenever it waits for longer than a moment."""
+    told: set[str] = set()
+    with journal.watch(run_id) as bell:
+        while True:
+            # What is over by then is nobody's business; and a busy run is not looked at after each of its commits.
+            await asyncio.sleep(_TELL_AFTER_S)
+            run = await journal.run(run_id, values=False)
+            if run is not None and run.status is RunStatus.WAITING:
+                waits = [wait.to_dict() for wait in await journal.open_waits(run_id)]
+                _tell(report_to, run_id, _untold(waits, told))
+            await bell.wait()
+
+
+def _untold(waits: Iterable[WaitJson], told: set[str]) -> list[WaitJson]:
+    """Those waits that are worth telling and were not told before; then they are."""
+    news = [wait for wait in waits if wait["step"] not in told and is_worth_telling(wait)]
+    told.update(wait["step"] for wait in news)
+    return news
+
+
+def _tell(report_to: Reporter, run_id: str, waits: list[WaitJson], *, server: str | None = None) -> None:
+    for line in lines_about(run_id, waits, server=server):
+        report_to.say(line)

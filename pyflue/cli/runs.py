@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,24 +14,14 @@ from .. import codec
 from ..clock import rfc3339, to_us
 from ..errors import RunFinished, RunNotFinished, RunNotFound
 from ..journal import Journal, Run, RunFilter, RunStatus
-from .output import error_lines, paint, print_json, print_table, prints_aside, say, shown
+from .again import fork_run, replay_run, retry_run
+from .output import error_lines, local_time, paint, print_field, print_json, print_table, say, short_json, shown, took
 from .params import Duration, RunId, WorkflowName, json_option, server_option
-from .project import (
-    PICKED_UP,
-    client_of,
-    find_run,
-    find_workflow,
-    open_for_reading,
-    open_for_writing,
-    project_root,
-    what_it_waits_for,
-)
-from .running import Ended, drive, drive_remote, enqueue, refuse_in_memory, report, report_accepted
+from .project import ask_server, find_run, open_for_reading, open_for_writing, record_of, what_it_waits_for
+from .waits import answered_by, describe
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
-
-T = TypeVar("T")
 
 #: How long `cancel` waits for the engine that owns the run.
 _CANCEL_S = 3.0
@@ -102,7 +92,7 @@ def list_runs(
             if cursor is None or len(runs) >= limit:
                 return {"runs": runs, "next": cursor}
 
-    page = asyncio.run(read() if server is None else _ask(ctx, server, ask))
+    page = asyncio.run(read() if server is None else ask_server(ctx, server, ask))
     if as_json:
         print_json(page)
     elif page["runs"]:
@@ -124,19 +114,56 @@ def show_run(ctx: click.Context, run_id: str, as_json: bool, server: str | None)
     async def read() -> dict[str, Any]:
         async with open_for_reading(ctx) as journal:
             run = await find_run(journal, run_id, values=True)
-            if (waits_for := await what_it_waits_for(journal, run)) is not None:
+            # What a waiting run waits for is part of its record.
+            if run.status is not RunStatus.WAITING and (waits_for := await what_it_waits_for(journal, run)) is not None:
                 say(waits_for)
-            return run.to_dict()
+            return await record_of(journal, run)
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.get(run_id)
 
-    record = asyncio.run(read() if server is None else _ask(ctx, server, ask))
+    record = asyncio.run(read() if server is None else ask_server(ctx, server, ask))
     if as_json:
         print_json(record)
     else:
         # Through JSON once, so that stored values are values.
-        _print_record(codec.load(codec.encode(record)))
+        _print_record(codec.load(codec.encode(record)), server=server)
+
+
+@command.command("steps")
+@click.argument("run_id", type=RunId())
+@json_option
+@server_option
+@click.pass_context
+def list_steps(ctx: click.Context, run_id: str, as_json: bool, server: str | None) -> None:
+    """List what a run has recorded of its steps, in the order of the records."""
+
+    async def read() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        async with open_for_reading(ctx) as journal:
+            await find_run(journal, run_id)
+            after = None
+            while steps := await journal.steps(run_id, after=after, limit=_PAGE):
+                after = steps[-1].key
+                found += [step.to_dict() for step in steps]
+        return found
+
+    async def ask(client: PyFlueClient) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        after = None
+        while (page := await client.runs.steps(run_id, after=after, limit=_PAGE))["steps"]:
+            after = page["next_after"]
+            found += page["steps"]
+        return found
+
+    steps = asyncio.run(read() if server is None else ask_server(ctx, server, ask))
+    if as_json:
+        print_json({"steps": steps})
+    elif steps:
+        rows = [_step_row(codec.load(codec.encode(step))) for step in steps]
+        print_table(["STEP", "KIND", "STATUS", "ATTEMPTS", "TOOK", "VALUE"], rows, whole=3)
+    else:
+        say("no steps")
 
 
 @command.command("cancel")
@@ -156,46 +183,18 @@ def cancel_run(ctx: click.Context, run_id: str, as_json: bool, server: str | Non
             run = await _cancel(journal, run_id)
             if (waits_for := await what_it_waits_for(journal, run)) is not None:
                 say(waits_for)
-            return run.to_dict()
+            return await record_of(journal, run)
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         return await client.runs.cancel(run_id)
 
-    record = asyncio.run(write() if server is None else _ask(ctx, server, ask))
+    record = asyncio.run(write() if server is None else ask_server(ctx, server, ask))
     if as_json:
         print_json(record)
     if record["status"] == RunStatus.CANCELLED:
         say(f"run {run_id} is cancelled")
     else:
         say(f"cancelling run {run_id} was requested; it is {record['status']} until its engine has ended it")
-
-
-@command.command("retry")
-@click.argument("run_id", type=RunId())
-@click.option("--stream", is_flag=True, help="Show events as they happen, on stderr.")
-@click.option("--detach", is_flag=True, help="Only accept the new run and print its id; a server drives it.")
-@json_option
-@server_option
-@click.pass_context
-def retry_run(ctx: click.Context, run_id: str, stream: bool, detach: bool, as_json: bool, server: str | None) -> None:
-    """Start a new run like one that failed or was cancelled, and print its result as `pyflue run` does."""
-    if detach:
-        if server is None:
-            new_id, driver = asyncio.run(_enqueue_retry(ctx, run_id)), PICKED_UP
-        else:
-            new_id, driver = (
-                asyncio.run(_ask(ctx, server, lambda client: _start_retry(client, run_id))),
-                f"{server} drives it.",
-            )
-        report_accepted(new_id, as_json=as_json, waits_for=driver)
-        return
-    if server is None:
-        from ..engine import loops
-
-        ended = loops.run(_retry_here(ctx, run_id, stream=stream))
-    else:
-        ended = asyncio.run(_ask(ctx, server, lambda client: _retry_there(client, run_id, stream=stream)))
-    report(ended, as_json=as_json)
 
 
 @command.command("delete")
@@ -219,13 +218,13 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
     async def ask(client: PyFlueClient) -> None:
         await client.runs.delete(run_id)
 
-    asyncio.run(write() if server is None else _ask(ctx, server, ask))
+    asyncio.run(write() if server is None else ask_server(ctx, server, ask))
     say(f"run {run_id} is deleted")
 
 
-async def _ask(ctx: click.Context, server: str, question: Callable[[PyFlueClient], Awaitable[T]]) -> T:
-    async with client_of(ctx, server) as client:
-        return await question(client)
+command.add_command(retry_run)
+command.add_command(fork_run)
+command.add_command(replay_run)
 
 
 async def _cancel(journal: Journal, run_id: str) -> Run:
@@ -247,55 +246,6 @@ async def _cancel(journal: Journal, run_id: str) -> Run:
     return run
 
 
-async def _retry_here(ctx: click.Context, run_id: str, *, stream: bool) -> Ended:
-    from ..main import open_project
-
-    with prints_aside():
-        project = open_project(project_root(ctx))
-        try:
-            run = await find_run(project.journal, run_id)
-            async with project.engine(adopts=False) as engine:
-                return await drive(engine, await engine.retry(run_id), run.workflow, stream=stream)
-        finally:
-            await project.journal.close()
-
-
-async def _enqueue_retry(ctx: click.Context, run_id: str) -> str:
-    from ..engine import Submission
-    from ..main import open_project
-
-    project = open_project(project_root(ctx))
-    try:
-        refuse_in_memory(project.settings)
-        run = await find_run(project.journal, run_id, values=True)
-        if not run.is_final:
-            raise RunNotFinished(run_id, run.status.value, "retried")
-        if run.status is RunStatus.COMPLETED or run.payload is None:
-            raise RunFinished(run_id, run.status.value)
-        with prints_aside():
-            workflow = find_workflow(project.catalog, run.workflow)
-        submission = Submission(
-            workflow=workflow,
-            payload=run.payload,
-            parsed=workflow.parse(codec.load(run.payload)),
-            tags=run.tags,
-            retried_from=run_id,
-        )
-        return await enqueue(project.journal, submission)
-    finally:
-        await project.journal.close()
-
-
-async def _start_retry(client: PyFlueClient, run_id: str) -> str:
-    return (await client.runs.retry(run_id))["run_id"]
-
-
-async def _retry_there(client: PyFlueClient, run_id: str, *, stream: bool) -> Ended:
-    workflow = (await client.runs.get(run_id))["workflow"]
-    events = client.runs.stream(await _start_retry(client, run_id))
-    return await drive_remote(client, events, workflow, stream=stream)
-
-
 def _from_cursor(word: str) -> int:
     found = _CURSOR.fullmatch(word)
     if found is None:
@@ -314,30 +264,33 @@ def _short(at: str) -> str:
     return local.strftime("%m-%d %H:%M:%S" if is_of_this_year else "%Y-%m-%d")
 
 
-def _local(at: str) -> str:
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _took(run: Mapping[str, Any]) -> str:
-    if run["started_at"] is None or run["finished_at"] is None:
+def _took(record: Mapping[str, Any]) -> str:
+    """How long a run or a step took, if it has ended."""
+    if record["started_at"] is None or record["finished_at"] is None:
         return ""
-    took = datetime.fromisoformat(run["finished_at"]) - datetime.fromisoformat(run["started_at"])
-    seconds = max(took.total_seconds(), 0.0)
-    return (
-        f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s" if seconds < 120 else str(took).split(".")[0]
+    return took(
+        (datetime.fromisoformat(record["finished_at"]) - datetime.fromisoformat(record["started_at"])).total_seconds()
     )
 
 
-def _print_record(record: Mapping[str, Any]) -> None:
-    _print_field("run", shown(record["run_id"]))
-    _print_field("status", paint(record["status"], fg=_COLOURS.get(record["status"])))
+def _step_row(step: Mapping[str, Any]) -> list[str]:
+    came_of_it = short_json(step["value"]) if step["error"] is None else shown(error_lines(step["error"])[0])
+    return [step["step"], step["kind"], step["status"], str(step["attempts"]), _took(step), came_of_it]
+
+
+def _print_record(record: Mapping[str, Any], *, server: str | None) -> None:
+    print_field("run", shown(record["run_id"]))
+    print_field("status", paint(record["status"], fg=_COLOURS.get(record["status"])))
     for name in ("created_at", "started_at", "finished_at", "deadline_at", "cancel_requested_at"):
         if record[name] is not None:
-            _print_field(name.removesuffix("_at").replace("_", " "), _local(record[name]))
-    _print_field("took", _took(record))
-    _print_field("tags", shown(", ".join(record["tags"])))
+            print_field(name.removesuffix("_at").replace("_", " "), local_time(record[name]))
+    print_field("took", _took(record))
+    print_field("tags", shown(", ".join(record["tags"])))
     for name in ("attempt", "parent_run_id", "retried_from", "forked_from", "workflow_version"):
-        _print_field(name.replace("_", " "), shown(str(record[name] or "")))
+        print_field(name.replace("_", " "), shown(str(record[name] or "")))
+    for wait in record["waiting_for"]:
+        print_field("waits for", describe(wait))
+        print_field("", answered_by(record["run_id"], wait, server=server) or "")
     for name in ("payload", "result"):
         if name == "payload" or record["status"] == RunStatus.COMPLETED:
             click.echo(paint(name, bold=True))
@@ -345,8 +298,3 @@ def _print_record(record: Mapping[str, Any]) -> None:
     if record["error"] is not None:
         click.echo(paint("error", bold=True))
         click.echo("\n".join(error_lines(record["error"])))
-
-
-def _print_field(name: str, value: str) -> None:
-    if value:
-        click.echo(f"{paint(f'{name:<16}', bold=True)}  {value}")

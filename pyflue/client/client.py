@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from .approvals import Approvals
 from .connection import Connection
 from .runs import Runs
 from .workflows import Workflows
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PyFlueClient:
-    """Talks to a PyFlue server: `client.workflows` runs workflows, `client.runs` looks after runs.
+    """Talks to a PyFlue server: `client.workflows`, `client.runs` and `client.approvals` are what it is asked for.
 
     ```python
     async with PyFlueClient("http://127.0.0.1:2024") as client:
@@ -54,8 +55,10 @@ class PyFlueClient:
         )
         #: Workflows: `list`, `get`, `invoke`, `stream`, `connect`.
         self.workflows = Workflows(self._connection)
-        #: Runs: `list`, `get`, `events`, `stream`, `cancel`, `retry`, `delete`.
+        #: Runs: `list`, `get`, `events`, `steps`, `stream`, `signal`, `cancel`, `retry`, `fork`, `delete`.
         self.runs = Runs(self._connection)
+        #: Approvals: `list`, `get`, `approve`, `reject`.
+        self.approvals = Approvals(self._connection)
 
     async def health(self) -> dict[str, Any]:
         """What the server says of itself."""

@@ -12,6 +12,7 @@ from ..codec import EMPTY_OBJECT
 from ..errors import ServerAnswered, Unreachable
 from .answers import error_of_run
 from .connection import Connection
+from .parts import key_header
 from .sockets import WorkflowSocket, connect
 from .streams import Cursor, fetch_run, follow, read
 from .tags import checked_tags
@@ -63,7 +64,7 @@ class Workflows:
             _path(name),
             query={**_query(tags, deadline_s), "wait": "result" if wait else None},
             body=_body(payload),
-            headers=_headers(idempotency_key),
+            headers=key_header(idempotency_key),
             waits=wait,
         )
         if wait and answer.status == 202:
@@ -93,7 +94,7 @@ class Workflows:
             _path(name),
             query=_query(tags, deadline_s),
             body=_body(payload),
-            headers=_headers(idempotency_key),
+            headers=key_header(idempotency_key),
         ) as frames:
             run_id = frames.run_id
             if run_id is None:
@@ -143,7 +144,3 @@ def _body(payload: Any) -> codec.Raw:
 
 def _query(tags: Sequence[str], deadline_s: float | None) -> dict[str, Any]:
     return {"tags": ",".join(checked_tags(tags)) or None, "deadline_s": deadline_s}
-
-
-def _headers(idempotency_key: str | None) -> dict[str, str]:
-    return {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}

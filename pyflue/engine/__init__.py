@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from .context import BlockingContext, FlueContext, RequestInfo
 from .embedded import EmbeddedEngine
-from .port import Engine, RunHandle, Submission
+from .port import NO_PATCH, NOT_GIVEN, Engine, RunHandle, Submission
 from .quarantine import Quarantine
 from .workflow import Graph, GraphEdge, GraphNode, Recovery, Workflow, WorkflowSource
 
 __all__ = [
+    "NOT_GIVEN",
+    "NO_PATCH",
     "BlockingContext",
     "EmbeddedEngine",
     "Engine",

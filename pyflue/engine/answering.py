@@ -49,7 +49,7 @@ async def send_signal(
         raise SignalInvalid(name, "a name has 1 to 128 characters, no '/' and no control characters.")
     if signal_id is not None and not _SIGNAL_ID.fullmatch(signal_id):
         raise SignalInvalid(name, "its id has 1 to 255 printable ASCII characters without spaces.")
-    raw = _written(data, f"The data of signal {name!r}", limits)
+    raw = _written(data, f"The data of signal {name!r}", limits, limits.payload_bytes, "limits.payload_bytes")
     await _check_signal(journal, run_id, name, raw)
     signal = NewSignal(signal_id=signal_id or new_ulid(), name=name, data=raw)
     answer = await journal.signal(run_id, signal)
@@ -97,7 +97,7 @@ async def decide(
         "by": _cut(by, _BY_BYTES),
         "at": rfc3339(to_datetime(clock.now_us())),
         "reason": None if reason is None else _cut(reason, _REASON_BYTES),
-        "data": _written(data, "The decision's data", limits),
+        "data": _written(data, "The decision's data", limits, limits.event_bytes, "limits.event_bytes"),
     }
     decided = await journal.decide(approval_id, Raw(codec.encode(decision)))
     if decided is None:
@@ -128,11 +128,11 @@ async def _check_signal(journal: Journal, run_id: str, name: str, data: Raw) -> 
             return
 
 
-def _written(data: Any, what: str, limits: Limits) -> Raw:
+def _written(data: Any, what: str, limits: Limits, limit_bytes: int, setting: str) -> Raw:
     raw = codec.encode_value(data, what, max_depth=limits.json_depth)
     size = len(memoryview(raw))
-    if size > limits.payload_bytes:
-        raise TooLarge(what, size, limits.payload_bytes, "limits.payload_bytes")
+    if size > limit_bytes:
+        raise TooLarge(what, size, limit_bytes, setting)
     return raw
 
 

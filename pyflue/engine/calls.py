@@ -96,7 +96,9 @@ class Calls:
         "_accepted",
         "_index",
         "_is_strict",
+        "_noted",
         "_recorded",
+        "_settled",
         "_shifts",
         "clock",
         "fence",
@@ -139,6 +141,10 @@ class Calls:
         self._recorded: dict[str, Step | Wait] = {}
         self._shifts: dict[str, int] = {}
         self._index = 0
+        # How many values were noted, and how many of them are on disk for sure. `now` and its like may be asked for in
+        # a thread of the run, but then no step of that thread begins meanwhile.
+        self._noted = 0
+        self._settled = 0
 
     def remember(self, history: History) -> None:
         """Take what earlier attempts recorded."""
@@ -230,6 +236,15 @@ class Calls:
             await self.never()  # the engine ends the attempt: nobody has been told of this run
         self._accepted = None
 
+    async def settle(self) -> None:
+        """Return when the values that the code was given are on disk: a step shows them to the outside world."""
+        noted = self._noted
+        if self._settled < noted:
+            if not await self.written(self.journal.settle(self.fence)):
+                self.host.give_up(RunStopped(self.fence.run_id, "it belongs to another engine"))
+                await self.never()
+            self._settled = max(self._settled, noted)
+
     def event(self, type_: EventType, data: Mapping[str, Any]) -> NewEvent:
         """An event to be committed together with a record."""
         self.recorder.count()
@@ -305,8 +320,9 @@ class Calls:
             started_us=self.clock.now_us(),
             started_index=self._index,
         )
-        # Not waited for: whatever is recorded later is on disk later.
+        # Not waited for: whatever is recorded later is on disk later, and steps wait for it (`settle`).
         self.journal.note(self.fence, step)
+        self._noted += 1
         return value
 
     # Threads

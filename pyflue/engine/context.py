@@ -382,7 +382,7 @@ class FlueContext(ContextBase[P]):
 
         check_seconds("timeout_s", timeout_s)
         shape, json_schema = values.shape_of_schema(schema)
-        raw = codec.encode_value(request, f"The request of approval {name!r}")
+        raw = waits.checked_request(name, request, self._calls.limits)
         call = self._calls.begin(name, "approval", key=key)
         return waits.approve(self._calls, call, raw, timeout_s, shape, json_schema)
 

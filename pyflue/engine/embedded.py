@@ -443,7 +443,8 @@ class EmbeddedEngine:
         self._serve(self._cancel_quietly(run_id))
 
     async def _cancel_quietly(self, run_id: str) -> None:
-        with contextlib.suppress(RunNotFound, RunFinished):
+        # The journal asks for it as well, together with the end of the wait: this only makes haste.
+        with contextlib.suppress(RunNotFound, RunFinished, JournalError):
             await self.cancel(run_id)
 
     # Driving
@@ -614,18 +615,18 @@ class EmbeddedEngine:
 
     async def _resume_all(self, runs: Sequence[Run]) -> list[Drive]:
         """Drive runs that were just claimed; one that cannot be driven does not keep the others from it."""
-        drives: list[Drive] = []
-        for run in runs:
-            try:
-                drive = await self._resume(run)
-            except JournalError as error:
-                log.error("resume_failed", run_id=run.run_id, error=str(error))
-                continue
-            finally:
-                self._arriving.discard(run.run_id)
-            if drive is not None:
-                drives.append(drive)
-        return drives
+        # At once: each reads its history, and the readers are several.
+        drives = await asyncio.gather(*[self._try_to_resume(run) for run in runs])
+        return [drive for drive in drives if drive is not None]
+
+    async def _try_to_resume(self, run: Run) -> Drive | None:
+        try:
+            return await self._resume(run)
+        except JournalError as error:
+            log.error("resume_failed", run_id=run.run_id, error=str(error))
+            return None
+        finally:
+            self._arriving.discard(run.run_id)
 
     async def _resume(self, run: Run) -> Drive | None:
         """Drive a run that was just claimed, with the workflow as it is now."""

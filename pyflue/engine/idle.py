@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Collection, Mapping
-from typing import Any, cast
+from typing import Any
 
 
 def all_blocked(
@@ -49,15 +49,18 @@ def all_blocked(
 def _awaited(task: asyncio.Task[Any], tasks: Collection[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
     """The tasks of the run that this one waits for and that are not done; empty if it waits for something else."""
     waiter = getattr(task, "_fut_waiter", None)
-    if waiter is None:
-        return []
+    return [] if waiter is None else _behind(waiter, tasks)
+
+
+def _behind(waiter: Any, tasks: Collection[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    """The tasks that have to end before a future is done; empty if that is up to something else."""
     if waiter in tasks:
-        return [cast("asyncio.Task[Any]", waiter)]
+        return [waiter]
     gathered = getattr(waiter, "_children", None)
-    if gathered is not None:
-        pending = [child for child in gathered if not child.done()]
-        return pending if all(child in tasks for child in pending) else []
-    return [other for other in tasks if not other.done() and _tells(other, waiter)]
+    if gathered is None:
+        return [other for other in tasks if not other.done() and _tells(other, waiter)]
+    each = [_behind(child, tasks) for child in gathered if not child.done()]
+    return [task for behind in each for task in behind] if all(each) else []
 
 
 def _tells(task: asyncio.Task[Any], waiter: object) -> bool:

@@ -149,7 +149,8 @@ class Parking:
         try:
             yield wait
         finally:
-            self._wakes += 1
+            # The author's code may have given the wait up by itself: then the run goes on although nothing woke it.
+            self._unpark()
             del self._waits[key]
             self._waiting[task] -= 1
             if not self._waiting[task]:

@@ -84,6 +84,7 @@ class _Attempts:
                 EventType.STEP_START, {"step": call.key, "name": call.name, "kind": "step", "attempt": attempt}
             )
             await calls.ready()
+            await calls.settle()
             try:
                 with inside(call.scope.attempt(call.key, attempt)):
                     value = await self._try()

@@ -17,9 +17,10 @@ from typing import Any
 from .. import codec
 from ..clock import rfc3339, to_datetime, to_us
 from ..codec import Raw
-from ..errors import WaitTimedOut
+from ..errors import TooLarge, WaitTimedOut
 from ..ids import new_ulid
 from ..journal import EventType, NewEvent, NewWait, Opened, Wait, WaitKind, WaitState
+from ..settings import Limits
 from ..typed import Misfit, Shape
 from . import values
 from .calls import Call, Calls
@@ -79,6 +80,20 @@ async def wait_for(
             if record is None:
                 problems = list(misfit.problems)
                 calls.tell(EventType.SIGNAL_REFUSED, {"step": call.key, "name": call.name, "problems": problems})
+
+
+def checked_request(name: str, request: Any, limits: Limits) -> Raw:
+    """What an approval asks for, as JSON. People have to read it, so it may be no larger than an event.
+
+    Raises:
+        NotSerializable, TooLarge
+    """
+    what = f"The request of approval {name!r}"
+    raw = codec.encode_value(request, what, max_depth=limits.json_depth)
+    size = len(memoryview(raw))
+    if size > limits.event_bytes:
+        raise TooLarge(what, size, limits.event_bytes, "limits.event_bytes")
+    return raw
 
 
 async def approve(

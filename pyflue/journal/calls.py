@@ -94,11 +94,20 @@ class Step:
             "name": self.name,
             "status": self.status.value,
             "value": self.value,
-            "error": self.error,
+            "error": _told(self.error),
             "attempts": self.attempts,
             "started_at": rfc3339(self.started_at),
             "finished_at": None if self.finished_at is None else rfc3339(self.finished_at),
         }
+
+
+def _told(error: Raw | None) -> dict[str, Any] | None:
+    """A step's error without what is there to make its exception again."""
+    if error is None:
+        return None
+    told = codec.load(error)
+    told.pop("class", None)
+    return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

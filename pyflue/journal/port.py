@@ -139,8 +139,14 @@ class Journal(Protocol):
     def note(self, fence: Fence, step: NewStep) -> None:
         """As `record`, soon and without waiting for the disk; what is recorded later is on disk later, too.
 
+        Its `recorded_index` is its `started_index`.
+
         If the fence no longer holds nothing is written and `on_lost` is called.
         """
+        ...
+
+    def settle(self, fence: Fence) -> Awaitable[bool]:
+        """Return once everything that was noted and appended for a fence is on disk; False if it no longer holds."""
         ...
 
     def open_wait(
@@ -175,12 +181,13 @@ class Journal(Protocol):
     def expire(self, run_id: str, key: str, *, fence: Fence | None) -> Awaitable[Wait | None]:
         """End an open wait whose time has come; returns it as it is then, however it ended. None if there is none.
 
-        By the run's owner with its fence, by anybody (None) only while nobody owns the run.
+        By the run's owner with its fence, by anybody (None) only while nobody owns the run. A child run it waited for
+        is asked to end.
         """
         ...
 
     def close_wait(self, fence: Fence, key: str) -> None:
-        """Give up an open wait, soon."""
+        """Give up an open wait, soon. A child run it waited for is asked to end."""
         ...
 
     def signal(self, run_id: str, signal: NewSignal) -> Awaitable[SignalAnswer | None]:
@@ -211,8 +218,13 @@ class Journal(Protocol):
         """All durable calls that a run has recorded, with values whole."""
         ...
 
-    async def steps(self, run_id: str, *, after: str | None = None, limit: int = 1000) -> Sequence[Step]:
-        """A run's steps in the order they were recorded, from behind the step of the key `after`."""
+    async def steps(
+        self, run_id: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int | None = None
+    ) -> Sequence[Step]:
+        """A run's steps in the order they were recorded, from behind the step of the key `after`.
+
+        Fewer than `limit` once `limit_bytes` of values were read.
+        """
         ...
 
     async def wait(self, run_id: str, key: str) -> Wait | None:

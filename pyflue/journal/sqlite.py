@@ -177,7 +177,10 @@ class SqliteJournal:
         return self._write_after_events(fence, lambda db, earlier: db.calls.record(fence, step, events, earlier))
 
     def note(self, fence: Fence, step: NewStep) -> None:
-        self._the_writer().note(lambda earlier: self._writes.calls.record(fence, step, (), earlier), fence)
+        self._the_writer().note(lambda earlier: self._writes.calls.note(fence, step, earlier), fence)
+
+    def settle(self, fence: Fence) -> Awaitable[bool]:
+        return self._write(lambda db: db.calls.holds(fence), fence=fence)
 
     def open_wait(
         self, fence: Fence, wait: NewWait, events: Sequence[NewEvent] = (), *, park: Park | None = None
@@ -222,8 +225,10 @@ class SqliteJournal:
     async def history(self, run_id: str) -> History:
         return await self._read_calls(lambda rows: rows.history(run_id))
 
-    async def steps(self, run_id: str, *, after: str | None = None, limit: int = 1000) -> Sequence[Step]:
-        return await self._read_calls(lambda rows: rows.steps(run_id, after, limit))
+    async def steps(
+        self, run_id: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int | None = None
+    ) -> Sequence[Step]:
+        return await self._read_calls(lambda rows: rows.steps(run_id, after, limit, limit_bytes))
 
     async def wait(self, run_id: str, key: str) -> Wait | None:
         return await self._read_calls(lambda rows: rows.wait(run_id, key))
@@ -442,6 +447,7 @@ class SqliteJournal:
         self._writes = SqliteWrites(
             connection,
             self._name,
+            folder=None if self._path is None else self._path.parent,
             turnstile=turnstile,
             checkpointer=checkpointer,
             touch=self._the_writer().touch,

@@ -61,10 +61,18 @@ class CallRows:
             self._db.execute("ROLLBACK")
         return History(steps=steps, waits=waits)
 
-    def steps(self, run_id: str, after: str | None, limit: int) -> list[Step]:
+    def steps(self, run_id: str, after: str | None, limit: int, limit_bytes: int | None) -> list[Step]:
         query = self._sql["steps" if after is None else "steps_after"]
         bindings = {"run_id": run_id, "limit": limit, "after": after}
-        return [self._step(row) for row in self._db.execute(query, bindings)]
+        steps: list[Step] = []
+        left = 2**62 if limit_bytes is None else limit_bytes
+        for row in self._db.execute(query, bindings):
+            step = self._step(row)
+            steps.append(step)
+            left -= sum(len(memoryview(value)) for value in (step.value, step.error) if value is not None)
+            if left <= 0:
+                break
+        return steps
 
     def wait(self, run_id: str, key: str) -> Wait | None:
         row = self._db.execute(self._sql["wait"], {"run_id": run_id, "key": key}).fetchone()

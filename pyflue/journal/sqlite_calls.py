@@ -54,9 +54,18 @@ class SqliteCalls:
         self, fence: Fence, step: NewStep, events: Sequence[NewEvent], earlier: Sequence[NewEvent]
     ) -> int | None:
         index = self._progress(fence, [*earlier, *events])
-        if index is None:
-            return None
-        run_id = fence.run_id
+        if index is not None:
+            self._add(fence.run_id, step, index)
+        return index
+
+    def note(self, fence: Fence, step: NewStep, earlier: Sequence[NewEvent]) -> int | None:
+        index = self._progress(fence, earlier)
+        if index is not None:
+            # Its place in time is where it was made: the workflow has gone on without waiting for this record.
+            self._add(fence.run_id, step, step.started_index)
+        return index
+
+    def _add(self, run_id: str, step: NewStep, index: int) -> None:
         finished_at = None
         if step.status is not StepStatus.RETRYING:
             finished_at = max(self._now(), step.started_us)
@@ -78,7 +87,10 @@ class SqliteCalls:
                 index,
             )
         )
-        return index
+
+    def holds(self, fence: Fence) -> bool:
+        run = sqlite_rows.read_run(self._db, self._sql, fence.run_id, values=False)
+        return run is not None and not run.is_final and (run.owner, run.attempt) == (fence.owner, fence.attempt)
 
     # Waits
 
@@ -128,6 +140,8 @@ class SqliteCalls:
         if wait is None or wait.state is not WaitState.OPEN or not self._may_expire(run_id, fence):
             return wait
         self._end(wait, WaitState.EXPIRED)
+        if wait.kind is WaitKind.CHILD:
+            self._writes.cancel_all([wait.name])
         return self._wait(run_id, key)
 
     def close_wait(self, fence: Fence, key: str, earlier: Sequence[NewEvent]) -> bool:
@@ -135,7 +149,8 @@ class SqliteCalls:
             return False
         if earlier:
             self._writes.append(fence, earlier)
-        self._db.execute(self._sql["close_wait"], {"run_id": fence.run_id, "key": key, "at": self._now()})
+        closed = self._db.execute(self._sql["close_wait"], {"run_id": fence.run_id, "key": key, "at": self._now()})
+        self._writes.cancel_all([name for kind, name in closed if kind == WaitKind.CHILD])
         return True
 
     # What ends waits

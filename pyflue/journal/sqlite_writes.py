@@ -7,10 +7,13 @@ The verbs of durable calls are in `sqlite_calls.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -18,7 +21,7 @@ import apsw
 from .. import codec
 from ..clock import Clock
 from ..codec import Raw
-from ..errors import JournalBusy, JournalError
+from ..errors import JournalBusy, JournalError, JournalFull
 from ..settings import JournalSettings, Limits
 from . import sqlite_file, sqlite_rows
 from .locks import Turnstile
@@ -29,14 +32,19 @@ if TYPE_CHECKING:
     from .sqlite_calls import SqliteCalls
 
 _PAGE_BYTES = 4096
+_FRAME_HEAD_BYTES = 24
 _CHECKPOINT_PAGES = 8 * 1024**2 // _PAGE_BYTES
 _MOST_WAL_PAGES = 64 * 1024**2 // _PAGE_BYTES
 #: How long a busy process writes before it lets the others have their turn.
 _TURN_S = 0.005
 #: How long the writer waits for readers to let go of a log that has grown too large, before it writes on.
 _RESET_TIMEOUT_MS = 1000
-#: How long it waits for them when the disk is full.
-_MAKE_ROOM_TIMEOUT_MS = 100
+#: Space on the disk that new runs and events leave free, so that runs can still be ended, handed on and deleted: so
+#: much, or this part of a small disk.
+_RESERVE_BYTES = 16 * 1024**2
+_RESERVE_SHARE = 4
+#: The write-ahead log takes no larger part of a small disk than this, or there would be no space to copy it.
+_WAL_SHARE = 16
 
 
 _CANCELLED = Outcome(status=RunStatus.CANCELLED)
@@ -50,6 +58,7 @@ class SqliteWrites:
         connection: Database,
         name: str,
         *,
+        folder: Path | None,
         turnstile: Turnstile | None,
         checkpointer: Checkpointer | None,
         touch: Callable[[str], None],
@@ -71,6 +80,14 @@ class SqliteWrites:
         self._limits = limits
         self._has_turn = False
         self._turn_ends_at = 0.0
+        self._folder = folder
+        self._checkpoint_pages, self._most_wal_pages = _CHECKPOINT_PAGES, _MOST_WAL_PAGES
+        if folder is not None:
+            disk = os.statvfs(folder)
+            share = disk.f_blocks * disk.f_frsize // _PAGE_BYTES // _WAL_SHARE
+            self._checkpoint_pages = min(_CHECKPOINT_PAGES, share)
+            self._most_wal_pages = min(_MOST_WAL_PAGES, share * 2)
+        self._has_looked_for_room = False
         self._wal_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
@@ -89,6 +106,7 @@ class SqliteWrites:
             self._has_turn = True
             self._turn_ends_at = time.monotonic() + _TURN_S
         self.db.execute("BEGIN IMMEDIATE")
+        self._has_looked_for_room = False
 
     def commit(self) -> None:
         self.flush()
@@ -117,29 +135,15 @@ class SqliteWrites:
                 raise JournalError(f"Run {run_id} has recorded step {key!r} already; its record is final.")
             self.step_rows.clear()
 
-    def make_room(self, error: Exception) -> bool:
-        if self._checkpointer is None or not isinstance(error, apsw.FullError):
-            return False
-        # What the write-ahead log holds is copied into the file, and the log's own space is free again.
-        self.db.set_busy_timeout(_MAKE_ROOM_TIMEOUT_MS)
-        try:
-            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        except apsw.Error:
-            return False  # there is no space for that either, or a long read is under way
-        finally:
-            self.db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
-        had_pages, self._wal_pages = self._wal_pages, 0
-        return had_pages > 0
-
     def pause(self) -> None:
         if self._turnstile is not None and self._has_turn:
             self._has_turn = False
             self._turnstile.leave()
 
     def after_commit(self) -> None:
-        if self._checkpointer is None or self._wal_pages < _CHECKPOINT_PAGES:
+        if self._checkpointer is None or self._wal_pages < self._checkpoint_pages:
             return
-        if self._wal_pages > _MOST_WAL_PAGES:
+        if self._wal_pages > self._most_wal_pages:
             # Passive checkpoints never catch up with a writer that does not pause; this is the pause.
             self.db.set_busy_timeout(_RESET_TIMEOUT_MS)
             try:
@@ -193,6 +197,7 @@ class SqliteWrites:
         return SqliteCalls(self)
 
     def accept(self, new: NewRun) -> Accepted:
+        self._leave_room()
         run_id = new.run_id
         if new.idempotency_key is not None:
             known = self.db.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
@@ -276,6 +281,7 @@ class SqliteWrites:
         return count
 
     def append(self, fence: Fence, events: Sequence[NewEvent]) -> bool:
+        self._leave_room()
         row = self.db.execute(
             self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
         ).fetchone()
@@ -318,7 +324,10 @@ class SqliteWrites:
         self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
         self.touch(run_id)
         if has_open_waits:
-            self._cancel_all(self.calls.close_waits(run_id))
+            self.cancel_all(self.calls.close_waits(run_id))
+        if outcome.status is RunStatus.CANCELLED:
+            # Those that it started after its end was asked for.
+            self.cancel_below(run_id)
         if parent_run_id is not None:
             self.calls.answer_parent(run_id, outcome)
         return outcome
@@ -327,7 +336,9 @@ class SqliteWrites:
         children = self._finish_unowned(run_id, outcome)
         if children is None:
             return False
-        self._cancel_all(children)
+        self.cancel_all(children)
+        if outcome.status is RunStatus.CANCELLED:
+            self.cancel_below(run_id)
         return True
 
     def release(self, fence: Fence) -> bool:
@@ -345,9 +356,15 @@ class SqliteWrites:
         if before is None:
             return None
         if not before.is_final:
-            self._cancel_all([run_id])
+            self.cancel_all([run_id])
         after = self._head(run_id)
         return None if after is None else CancelAnswer(run=after, was_final=before.is_final)
+
+    def cancel_all(self, run_ids: Sequence[str]) -> None:
+        """Ask for the end of runs and of all runs below them; what nobody owns ends at once."""
+        for run_id in run_ids:
+            self._cancel_one(run_id)
+            self.cancel_below(run_id)
 
     def cancel_below(self, run_id: str) -> None:
         """Ask for the end of all runs below a run."""
@@ -396,12 +413,6 @@ class SqliteWrites:
             self.calls.answer_parent(run_id, outcome)
         return children
 
-    def _cancel_all(self, run_ids: Sequence[str]) -> None:
-        """Ask for the end of runs and of all runs below them; what nobody owns ends at once."""
-        for run_id in run_ids:
-            self._cancel_one(run_id)
-            self.cancel_below(run_id)
-
     def _cancel_one(self, run_id: str) -> None:
         # The children it waited for are not looked at here: whoever calls this goes through all runs below it.
         if self._finish_unowned(run_id, _CANCELLED) is None:
@@ -433,6 +444,28 @@ class SqliteWrites:
         if kept is not None:
             sqlite_rows.put_blob(self.db, self.sql, stream_id, kept)
         return str(memoryview(stored), "utf-8")
+
+    def _leave_room(self) -> None:
+        """Refuse what can wait while the disk is nearly full. Looks once per transaction.
+
+        Raises:
+            JournalFull
+        """
+        if self._has_looked_for_room or self._folder is None:
+            return
+        disk = os.statvfs(self._folder)
+        reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+        free = disk.f_bavail * disk.f_frsize
+        if free < reserve and free + self._unused_bytes() < reserve:
+            raise JournalFull(self._name)
+        self._has_looked_for_room = True
+
+    def _unused_bytes(self) -> int:
+        """Space that the files have and do not use: free pages, and what rolled-back transactions left of the log."""
+        log_bytes = 0
+        with contextlib.suppress(OSError):
+            log_bytes = Path(f"{self._name}-wal").stat().st_size - self._wal_pages * (_PAGE_BYTES + _FRAME_HEAD_BYTES)
+        return max(log_bytes, 0) + int(self.db.pragma("freelist_count")) * _PAGE_BYTES
 
     def _delete(self, run_id: str) -> None:
         self.flush()

@@ -62,10 +62,6 @@ class Transactions(Protocol):
         """The database's error as one of ours."""
         ...
 
-    def make_room(self, error: Exception) -> bool:
-        """After a rollback: get space, if that is what was missing; whether it is worth trying again."""
-        ...
-
     def is_busy(self, error: Exception) -> bool:
         """Whether the error only says that another process writes."""
         ...
@@ -369,7 +365,7 @@ class Writer:
             if self._transactions.is_busy(error):
                 again = self._give_up(waiting, error)
                 return [record for record in batch if record.error is not None], again
-            if self._transactions.make_room(error) or len(waiting) > 1:
+            if len(waiting) > 1:
                 return self._write_apart(batch)
             self._fail(waiting[0], error)
         return batch, []

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import EngineStopping, MethodNotAllowed, RouteNotFound
 from .about import AboutRoutes
 from .answers import Answer, Headers
-from .body import ClientGone, RequestHeaders, single_headers
+from .approvals import ApprovalRoutes
+from .body import ClientGone, RequestHeaders, read_body, single_headers
 from .catalog import CatalogRoutes
 from .errors import error_answer
 from .operations import OPERATIONS
@@ -26,6 +27,7 @@ from .starting import RunStarter, WorkflowFinder
 from .websocket import WorkflowSocket
 
 Handler = Callable[[Scope, RequestHeaders], Awaitable[ASGIApp]]
+BodyHandler = Callable[[Scope, RequestHeaders, bytes], Awaitable[ASGIApp]]
 
 _WORKFLOWS = "/workflows/"
 
@@ -38,7 +40,7 @@ class PyFlueApp:
         self._gate = Gate(services.settings.server)
         self._finder = WorkflowFinder(services)
         self._starter = RunStarter(services, self._finder)
-        self._routes = [*_routes(services, self._finder), *extra_routes]
+        self._routes = [*_routes(services, self._finder, self._gate), *extra_routes]
 
     def begin_stop(self) -> None:
         """End open streams and waiting answers and refuse new requests; for whoever is about to stop the engine."""
@@ -120,8 +122,23 @@ class _Endpoint:
         await answer(scope, receive, send)
 
 
-def _routes(services: Services, finder: WorkflowFinder) -> list[BaseRoute]:
-    about, catalog, runs = AboutRoutes(services), CatalogRoutes(services, finder), RunRoutes(services)
+class _BodyEndpoint:
+    """As `_Endpoint`, for a handler that takes the request's body."""
+
+    def __init__(self, handler: BodyHandler, limit_bytes: int) -> None:
+        self._handler = handler
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = single_headers(scope["headers"])
+        body = await read_body(receive, headers, self._limit_bytes)
+        answer = await self._handler(scope, headers, body)
+        await answer(scope, receive, send)
+
+
+def _routes(services: Services, finder: WorkflowFinder, gate: Gate) -> list[BaseRoute]:
+    about, catalog = AboutRoutes(services), CatalogRoutes(services, finder)
+    runs, approvals = RunRoutes(services), ApprovalRoutes(services, gate)
     handlers: dict[str, Handler] = {
         "health": about.health,
         "openapi": about.openapi,
@@ -133,13 +150,24 @@ def _routes(services: Services, finder: WorkflowFinder) -> list[BaseRoute]:
         "list_events": runs.events,
         "stream_events": runs.stream,
         "get_blob": runs.blob,
+        "list_steps": runs.steps,
         "cancel_run": runs.cancel,
         "retry_run": runs.retry,
+        "list_approvals": approvals.list,
+        "get_approval": approvals.get,
     }
+    with_body: dict[str, BodyHandler] = {
+        "fork_run": runs.fork,
+        "send_signal": runs.signal,
+        "decide_approval": approvals.decide,
+    }
+    limit_bytes = services.settings.limits.payload_bytes
+    endpoints: dict[str, ASGIApp] = {name: _Endpoint(handler) for name, handler in handlers.items()}
+    endpoints |= {name: _BodyEndpoint(handler, limit_bytes) for name, handler in with_body.items()}
     return [
-        Route(operation.path, _Endpoint(handlers[operation.id]), methods=[operation.method])
+        Route(operation.path, endpoints[operation.id], methods=[operation.method])
         for operation in OPERATIONS
-        if operation.id in handlers
+        if operation.id in endpoints
     ]
 
 

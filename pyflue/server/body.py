@@ -133,6 +133,7 @@ _ONCE = frozenset(
         b"origin",
         b"sec-fetch-mode",
         b"sec-fetch-site",
+        b"signal-id",
         b"transfer-encoding",
     }
 )

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from ..engine import Workflow
 from ..errors import PyFlueError
 from .errors import STATUSES
+from .inputs import INPUTS
 from .operations import COMMON_ERRORS, EVENT_STREAM, JSON, OPERATIONS, Operation, Parameter, Reply
 from .schemas import MODELS
 
@@ -33,7 +34,11 @@ Json = dict[str, Any]
 def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, needs_token: bool) -> Json:
     """The OpenAPI document of a server with these workflows, mounted at `prefix`."""
     _, definitions = models_json_schema(
-        [(model, "serialization") for model in MODELS], ref_template=_REFERENCE + "{model}"
+        [
+            *((model, "serialization") for model in MODELS),
+            *((model, "validation") for model in INPUTS),
+        ],
+        ref_template=_REFERENCE + "{model}",
     )
     components = _Components(definitions["$defs"])
     paths: dict[str, Json] = {}
@@ -56,6 +61,7 @@ def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, 
         "tags": [
             {"name": "workflows", "description": "What can be run."},
             {"name": "runs", "description": "What was run, and what came of it."},
+            {"name": "approvals", "description": "What people are asked, and what they say."},
             {"name": "server", "description": "This server."},
         ],
     }
@@ -163,9 +169,10 @@ def _operation(operation: Operation, *, without_name: bool = False) -> Json:
     parameters = [_parameter(item) for item in operation.parameters if not (without_name and item.name == "name")]
     if parameters:
         described["parameters"] = parameters
-    if operation.takes_payload:
-        described["requestBody"] = {"content": {JSON: {"schema": {}}}, "required": False}
-    described["responses"].update(_errors([*operation.errors, *COMMON_ERRORS], chosen=operation.takes_payload))
+    if operation.body is not None:
+        content = {JSON: {"schema": _shape(JSON, operation.body.shape)}}
+        described["requestBody"] = {"content": content, "required": operation.body.is_required}
+    described["responses"].update(_errors([*operation.errors, *COMMON_ERRORS], chosen=operation.has_chosen_status))
     return described
 
 

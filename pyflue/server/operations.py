@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import errors
 from ..errors import PyFlueError
-from ..journal import RunStatus
+from ..journal import ApprovalState, RunStatus
 
 Schema = Mapping[str, Any]
 JSON = "application/json"
@@ -40,6 +40,14 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What an operation takes as its body: any JSON, or a shape of a name."""
+
+    shape: str | None = None
+    is_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One method of one path."""
 
@@ -52,7 +60,9 @@ class Operation:
     parameters: Sequence[Parameter] = ()
     replies: Mapping[int, Reply]
     errors: Sequence[type[PyFlueError]] = ()
-    takes_payload: bool = False
+    body: Body | None = None
+    #: Whether the answer may have a status that a workflow's author chose.
+    has_chosen_status: bool = False
 
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
@@ -71,6 +81,13 @@ RUN_ID = Parameter(
     about="`workflow:<name>:<ulid>`, with or without percent-encoding.",
     schema=_TEXT,
     example="workflow:profile_csv:01KAJ5V3W8Y3N5QZ6E4T9R2M1B",
+)
+APPROVAL_ID = Parameter(
+    name="approval_id",
+    place="path",
+    about="The id of an approval, a ULID.",
+    schema=_TEXT,
+    example="01KAJ5V3W8Y3N5QZ6E4T9R2M1B",
 )
 WORKFLOW_NAME = Parameter(
     name="name", place="path", about="The name of a workflow.", schema=_TEXT, example="profile_csv"
@@ -145,7 +162,8 @@ OPERATIONS: Sequence[Operation] = (
             ),
             _IDEMPOTENCY_KEY,
         ),
-        takes_payload=True,
+        body=Body(),
+        has_chosen_status=True,
         replies={
             200: Reply(
                 about="The run has completed, or these are its events.",
@@ -281,6 +299,61 @@ OPERATIONS: Sequence[Operation] = (
         errors=(errors.RunNotFound, errors.RouteNotFound),
     ),
     Operation(
+        id="list_steps",
+        method="GET",
+        path="/runs/{run_id}/steps",
+        tag="runs",
+        summary="Read what a run has recorded of its steps",
+        about="In the order in which they were recorded.",
+        parameters=(
+            RUN_ID,
+            _query("after", "The `next_after` of an earlier page.", _TEXT, "charge"),
+            _query(
+                "limit", "Most steps to answer.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+            ),
+        ),
+        replies={200: Reply(about="Steps after `after`.", content={JSON: "StepList"}, names_run=True)},
+        errors=(errors.RunNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="send_signal",
+        method="POST",
+        path="/runs/{run_id}/signals/{name}",
+        tag="runs",
+        summary="Send a signal to a run",
+        about=(
+            "The body is the signal's data; no body is null. An open wait for the name is answered with it; without "
+            "one it is kept, and the run's next wait for the name takes it."
+        ),
+        parameters=(
+            RUN_ID,
+            Parameter(
+                name="name", place="path", about="The signal's name, percent-encoded.", schema=_TEXT, example="paid"
+            ),
+            Parameter(
+                name="Signal-Id",
+                place="header",
+                about="Signals with the same id are one, whatever becomes of the answers.",
+                schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+                example="payment-4711",
+            ),
+        ),
+        body=Body(),
+        replies={202: Reply(about="The signal is recorded.", content={JSON: "SignalAccepted"}, names_run=True)},
+        errors=(
+            errors.InvalidJson,
+            errors.TooDeep,
+            errors.RunNotFound,
+            errors.RouteNotFound,
+            errors.RunFinished,
+            errors.SignalConflict,
+            errors.TooLarge,
+            errors.UnsupportedMediaType,
+            errors.SignalInvalid,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
         id="cancel_run",
         method="POST",
         path="/runs/{run_id}/cancel",
@@ -305,6 +378,10 @@ OPERATIONS: Sequence[Operation] = (
         path="/runs/{run_id}/retry",
         tag="runs",
         summary="Run again what failed or was cancelled",
+        about=(
+            "A new run with the same payload and tags. It takes over what was recorded before the step began that "
+            "failed last, and goes on from there."
+        ),
         parameters=(RUN_ID, _IDEMPOTENCY_KEY),
         replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
         errors=(
@@ -317,6 +394,101 @@ OPERATIONS: Sequence[Operation] = (
             errors.PayloadInvalid,
             errors.IdempotencyConflict,
             errors.WorkflowInvalid,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="fork_run",
+        method="POST",
+        path="/runs/{run_id}/fork",
+        tag="runs",
+        summary="Run again from a step",
+        about=(
+            "A new run that takes over what a run that has ended recorded before the step began, and goes on from "
+            "there, with a changed payload if there is a `payload_patch`."
+        ),
+        parameters=(RUN_ID, _IDEMPOTENCY_KEY),
+        body=Body(shape="Fork", is_required=True),
+        replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
+        errors=(
+            errors.InvalidJson,
+            errors.TooDeep,
+            errors.RunNotFound,
+            errors.StepNotFound,
+            errors.WorkflowNotFound,
+            errors.RouteNotFound,
+            errors.RunNotFinished,
+            errors.TooLarge,
+            errors.UnsupportedMediaType,
+            errors.PayloadInvalid,
+            errors.IdempotencyConflict,
+            errors.WorkflowInvalid,
+            errors.JournalFull,
+        ),
+    ),
+    Operation(
+        id="list_approvals",
+        method="GET",
+        path="/approvals",
+        tag="approvals",
+        summary="List approvals, newest first",
+        parameters=(
+            _query(
+                "state",
+                "Only approvals in one of these states; otherwise the open ones.",
+                {
+                    "type": "array",
+                    "items": {"type": "string", "enum": [state.value for state in ApprovalState]},
+                },
+                ["open"],
+            ),
+            _query("workflow", "Only approvals of runs of these workflows.", _WORDS, ["fulfil"]),
+            _query("run_id", "Only approvals of this run.", _TEXT),
+            _query("name", "Only approvals of this name.", _TEXT, "ship"),
+            _query(
+                "limit", "Most approvals to answer.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
+            ),
+            _query(
+                "before",
+                "The `next` of an earlier page.",
+                {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"},
+            ),
+        ),
+        replies={200: Reply(about="A page of approvals.", content={JSON: "ApprovalList"})},
+    ),
+    Operation(
+        id="get_approval",
+        method="GET",
+        path="/approvals/{approval_id}",
+        tag="approvals",
+        summary="Show an approval",
+        parameters=(APPROVAL_ID,),
+        replies={200: Reply(about="The approval.", content={JSON: "ApprovalRecord"}, names_run=True)},
+        errors=(errors.ApprovalNotFound, errors.RouteNotFound),
+    ),
+    Operation(
+        id="decide_approval",
+        method="POST",
+        path="/approvals/{approval_id}",
+        tag="approvals",
+        summary="Approve or reject",
+        about=(
+            "The first decision counts. The same one once more is answered in the same way; another one is 409 "
+            "`approval_closed`, whose `details` are the approval as it is. So is one that comes after the approval's "
+            "time, or after its run has ended."
+        ),
+        parameters=(APPROVAL_ID,),
+        body=Body(shape="Decision", is_required=True),
+        replies={200: Reply(about="The approval, decided.", content={JSON: "ApprovalRecord"}, names_run=True)},
+        errors=(
+            errors.InvalidJson,
+            errors.TooDeep,
+            errors.ApprovalNotFound,
+            errors.RouteNotFound,
+            errors.ApprovalClosed,
+            errors.TooLarge,
+            errors.UnsupportedMediaType,
+            errors.DecisionInvalid,
             errors.JournalFull,
         ),
     ),

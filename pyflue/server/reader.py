@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 from .. import codec
 from ..codec import Raw
 from ..errors import InvalidQuery, RunNotFound
-from ..journal import Event, Journal, Run
+from ..journal import Event, EventType, Journal, Run
 
 _PAGE_EVENTS = 64
 #: With the connection's write buffer, a reader stays below 64 kB.
 _PAGE_BYTES = 8 * 1024
+
+#: Events that may hold what an exception says.
+_WITH_ERRORS = frozenset({EventType.STEP_RETRY, EventType.STEP_END, EventType.RUN_END})
 
 T = TypeVar("T")
 
@@ -96,7 +99,7 @@ def for_caller(event: Event, *, dev: bool) -> Event:
 
     What an exception of the author's says is for those who may read runs; others learn of it in `dev` only.
     """
-    if dev or not event.is_last or b'"exception":' not in bytes(event.data):
+    if dev or event.type not in _WITH_ERRORS or b'"exception":' not in bytes(event.data):
         return event
     data = codec.load(event.data)
     if "exception" not in (data.get("error") or {}):

@@ -1,4 +1,4 @@
-"""The shapes of answers, as pydantic models: what the OpenAPI document is generated from.
+"""The shapes of answers, as pydantic models: what the OpenAPI document is generated from (with `inputs.py`).
 
 Nothing is validated with these when a request is answered (answers are made from our own records); the tests check
 that what is answered fits them.
@@ -89,12 +89,27 @@ class RunSummary(BaseModel):
     last_index: int = Field(description="The index of its newest event.")
 
 
+class WaitRecord(BaseModel):
+    """Something that a run waits for."""
+
+    model_config = _shape(
+        step="ship", kind="approval", name="ship", since=_AT, due_at=None, approval_id="01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
+    )
+    step: str = Field(description="The key of the call that waits.")
+    kind: Literal["timer", "signal", "approval", "child"]
+    name: str = Field(description="The name of the signal or approval, or the id of the run that is waited for.")
+    since: str
+    due_at: str | None = Field(description="When the wait ends by itself.")
+    approval_id: str = Field(default="", description="Only of approvals: what decides it.")
+
+
 class RunRecord(RunSummary):
     """A run, whole."""
 
     payload: Any
     result: Any
     request: Request | None
+    waiting_for: list[WaitRecord] = Field(description="What a run that is `waiting` waits for; else empty.")
 
 
 class RunList(BaseModel):
@@ -124,6 +139,89 @@ class EventList(BaseModel):
     model_config = ConfigDict(extra="forbid")
     events: list[EventRecord]
     next_after: int = Field(description="Pass it as `after` to go on.")
+
+
+class StepRecord(BaseModel):
+    """What a run has recorded of one of its steps, or of another value that a replay must find again."""
+
+    model_config = _shape(
+        step="charge",
+        kind="step",
+        name="charge",
+        status="completed",
+        value={"charged": 42},
+        error=None,
+        attempts=1,
+        started_at=_AT,
+        finished_at=_AT,
+    )
+    step: str = Field(description="Its key: the name, and where in the run it is.")
+    kind: str
+    name: str
+    status: Literal["completed", "failed", "retrying"]
+    value: Any
+    error: Any = Field(description="What it raised: `type`, `message` and more; null otherwise.")
+    attempts: int
+    started_at: str
+    finished_at: str | None
+
+
+class StepList(BaseModel):
+    """A part of a run's steps, in the order in which they were recorded."""
+
+    model_config = ConfigDict(extra="forbid")
+    steps: list[StepRecord]
+    next_after: str | None = Field(description="Pass it as `after` to go on; null if there are no steps.")
+
+
+class SignalAccepted(BaseModel):
+    """The signal is recorded."""
+
+    model_config = _shape(status="delivered", run_id=_RUN_ID, signal="paid")
+    status: Literal["delivered", "kept", "repeated"] = Field(
+        description="A wait was answered with it; it is kept for the next one; or it had been sent before."
+    )
+    run_id: str
+    signal: str
+
+
+class DecisionRecord(BaseModel):
+    """What somebody has decided."""
+
+    model_config = ConfigDict(extra="forbid")
+    approved: bool
+    by: str
+    at: str
+    reason: str | None
+    data: Any = Field(description="What was approved: what was asked, unless the decision brought something else.")
+
+
+class ApprovalRecord(BaseModel):
+    """Something that a run asks of people."""
+
+    model_config = ConfigDict(extra="forbid")
+    approval_id: str = Field(examples=["01KAJ5V3W8Y3N5QZ6E4T9R2M1B"])
+    run_id: str
+    workflow: str
+    name: str
+    step: str
+    state: Literal["open", "approved", "rejected", "expired", "cancelled"]
+    request: Any = Field(description="What is asked.")
+    schema_: dict[str, Any] | None = Field(
+        alias="schema", description="The JSON Schema that the data of a decision has to fit, if any."
+    )
+    digest: str | None = Field(description="Of the request: a decision is for this one and no other.")
+    created_at: str
+    due_at: str | None = Field(description="After this it cannot be decided any more.")
+    decision: DecisionRecord | None
+
+
+class ApprovalList(BaseModel):
+    """Approvals, newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+    approvals: list[ApprovalRecord]
+    next: str | None = Field(description="Pass it as `before` for the next page; null at the end.")
 
 
 class WorkflowError(BaseModel):
@@ -218,12 +316,16 @@ class Health(BaseModel):
 #: Every shape that the document names.
 MODELS: tuple[type[BaseModel], ...] = (
     Accepted,
+    ApprovalList,
+    ApprovalRecord,
     Completed,
     ErrorEnvelope,
     EventList,
     Health,
     RunList,
     RunRecord,
+    SignalAccepted,
+    StepList,
     WorkflowDetail,
     WorkflowList,
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -22,9 +23,21 @@ from .body import RequestHeaders
 HEALTH_PATH = "/health"
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
+#: What sends a signal; the path is as the route table matches it.
+_SIGNAL_PATH = re.compile(r"/runs/[^/]+/signals/[^/]+")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: How many `Host` values found good are remembered, so that they are not parsed again.
 _REMEMBERED_HOSTS = 256
+
+
+#: Who a request comes from that brings the token `server.token`, which has no name of its own.
+UNNAMED = "server.token"
+
+
+class _Token(NamedTuple):
+    value: bytes
+    name: str
+    scopes: frozenset[str]
 
 
 class Gate:
@@ -33,9 +46,9 @@ class Gate:
     def __init__(self, settings: ServerSettings) -> None:
         self._allowed_hosts = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts)
         self._allowed_origins = frozenset(origin.lower().rstrip("/").encode() for origin in settings.allowed_origins)
-        self._tokens: list[tuple[bytes, frozenset[str]]] = [(t.value.encode(), t.scopes) for t in settings.tokens]
+        self._tokens = [_Token(token.value.encode(), token.name, token.scopes) for token in settings.tokens]
         if settings.token:
-            self._tokens.append((settings.token.encode(), frozenset(SCOPES)))
+            self._tokens.append(_Token(settings.token.encode(), UNNAMED, frozenset(SCOPES)))
         self._good_hosts: set[bytes] = set()
 
     def admit(self, scope: Scope, headers: RequestHeaders, path: str) -> None:
@@ -52,6 +65,14 @@ class Gate:
         if self._tokens and path != HEALTH_PATH and not self.is_preflight(scope, headers):
             self._check_token(headers.get(b"authorization", b""), scope_needed(scope, path))
 
+    def caller(self, headers: RequestHeaders) -> str | None:
+        """The name of the token that a request came with; None if this server has no tokens.
+
+        Raises:
+            Unauthorized
+        """
+        return self._find_token(headers.get(b"authorization", b"")).name if self._tokens else None
+
     def is_preflight(self, scope: Scope, headers: RequestHeaders) -> bool:
         """Whether a browser asks if a page of another origin may make a request; it sends no token with that."""
         return (
@@ -66,7 +87,10 @@ class Gate:
         return NoContent(
             [
                 (b"access-control-allow-methods", b"GET, POST, DELETE"),
-                (b"access-control-allow-headers", b"authorization, content-type, idempotency-key, last-event-id"),
+                (
+                    b"access-control-allow-headers",
+                    b"authorization, content-type, idempotency-key, last-event-id, signal-id",
+                ),
                 (b"access-control-max-age", b"600"),
             ]
         )
@@ -112,23 +136,30 @@ class Gate:
             raise OriginRefused(origin.decode("latin-1"))
 
     def _check_token(self, authorization: bytes, needed: str) -> None:
-        kind, _, presented = authorization.partition(b" ")
-        presented = presented.strip() if kind.lower() == b"bearer" else b""
-        scopes: frozenset[str] | None = None
-        for value, allowed in self._tokens:  # all of them, always: how long it takes must not depend on which one fits
-            if hmac.compare_digest(value, presented):
-                scopes = allowed
-        if scopes is None:
-            raise Unauthorized
+        scopes = self._find_token(authorization).scopes
         if needed not in scopes and "admin" not in scopes:
             raise Forbidden(needed)
 
+    def _find_token(self, authorization: bytes) -> _Token:
+        kind, _, presented = authorization.partition(b" ")
+        presented = presented.strip() if kind.lower() == b"bearer" else b""
+        found: _Token | None = None
+        for token in self._tokens:  # all of them, always: how long it takes must not depend on which one fits
+            if hmac.compare_digest(token.value, presented):
+                found = token
+        if found is None:
+            raise Unauthorized
+        return found
+
 
 def scope_needed(scope: Scope, path: str) -> str:
-    """The scope a token needs: `run` to start workflows, `read` to look, `admin` for everything else."""
+    """The scope a token needs: `run` to start workflows and send signals, `read` to look, `admin` for everything else.
+
+    So whoever may only start runs cannot approve what they ask for.
+    """
     if _is_safe(scope):
         return "read"
-    return "run" if path.startswith("/workflows/") else "admin"
+    return "run" if path.startswith("/workflows/") or _SIGNAL_PATH.fullmatch(path) else "admin"
 
 
 def _is_safe(scope: Scope) -> bool:

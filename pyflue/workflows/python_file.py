@@ -5,10 +5,10 @@ of the project (`project_code`), runs that in a namespace of its own (`namespace
 and makes a `PythonWorkflow`. Types are the business of `typed`. Knows neither the catalog nor the engine's insides.
 
 What a file may rely on: `run` is async, or a plain function that then gets a thread of its own, and a context whose
-calls block. The variables `recovery` ("resume", "restart" or "fail") and `strict` (True or False) of the module say what
-becomes of runs that are taken up again. The project folder and
-its `src` are importable, also with relative imports; helpers live in any folder whose name starts with `_`. The file is
-a module of its own under a private name, so dataclasses, postponed annotations and pickle work as usual.
+calls block. The module's variables `recovery` ("resume", "restart" or "fail") and `strict` (True or False) say what
+becomes of runs that are taken up again. The project folder and its `src` are importable, also with relative imports;
+helpers live in any folder whose name starts with `_`. The file is a module of its own under a private name, so
+dataclasses, postponed annotations and pickle work as usual.
 """
 
 from __future__ import annotations

@@ -88,3 +88,16 @@ def json_of(result: Result) -> Any:
 def run_id_of(result: Result) -> str:
     """The id that `pyflue run` told on stderr."""
     return next(line for line in result.stderr.splitlines() if line.startswith("run ")).split(" ")[1]
+
+
+def complete(project: Path, line: str) -> list[str]:
+    """What bash is offered at the end of a command line."""
+    environ = {
+        **os.environ,
+        "_PYFLUE_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split(" ")) - 1),
+    }
+    done = subprocess.run(command_line([]), cwd=project, env=environ, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return [item.partition(",")[2] for item in done.stdout.splitlines() if item]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from click.testing import CliRunner
 from pyflue import __version__
 from pyflue.cli import main
 from pyflue.cli.app import COMMANDS
-from tests.cli.cli_project import Cli, command_line, run_id_of
+from tests.cli.cli_project import Cli, command_line, complete, run_id_of
 
 HEAVY = ("httpx2", "msgspec", "pydantic", "rich", "starlette", "structlog", "uvicorn", "watchfiles", "websockets")
 
@@ -40,6 +39,7 @@ def test_a_plain_run_imports_neither_server_nor_client_nor_validation(project: P
     modules = imported_by("run", "echo")
     assert not modules & (set(HEAVY) - {"msgspec"})
     assert not modules & {"pyflue.server", "pyflue.client"}
+    assert not modules & {f"pyflue.{name}" for name in ("journal.calls", "engine.answering", "engine.forking")}
 
 
 def test_a_command_imports_no_other_command(project: Path) -> None:
@@ -72,19 +72,6 @@ def test_version_and_unknown_commands(cli: Cli) -> None:
     assert cli("--version").stdout == f"pyflue {__version__}\n"
     assert cli("rum").exit_code == 2
     assert cli().exit_code == 2
-
-
-def complete(project: Path, line: str) -> list[str]:
-    """What bash is offered at the end of a command line."""
-    environ = {
-        **os.environ,
-        "_PYFLUE_COMPLETE": "bash_complete",
-        "COMP_WORDS": line,
-        "COMP_CWORD": str(len(line.split(" ")) - 1),
-    }
-    done = subprocess.run(command_line([]), cwd=project, env=environ, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return [item.partition(",")[2] for item in done.stdout.splitlines() if item]
 
 
 def test_a_shell_completes_commands_workflows_and_runs(project: Path, cli: Cli) -> None:

@@ -214,6 +214,27 @@ async def run(ctx):
 """
 
 
+def test_on_a_terminal_a_waiting_run_says_so_on_a_line_of_its_own(project: Path, cli: Cli) -> None:
+    write_workflow(project, "asks", 'async def run(ctx):\n    return (await ctx.approve("ship")).approved\n')
+    controller, terminal = pty.openpty()
+    with os.fdopen(terminal, "wb") as stderr:
+        process = subprocess.Popen(
+            command_line(["run", "asks"]),
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "60", "NO_COLOR": "1"},
+        )
+    text = b""
+    told = re.compile(rb"(?:^|\n|\x1b\[2K)run \S+ waits for approval ship: pyflue approvals approve (\w+)\r\n")
+    with os.fdopen(controller, "rb", buffering=0) as reading:
+        while (found := told.search(text)) is None:
+            text += reading.read(1024)
+        assert cli("approvals", "approve", found[1].decode()).exit_code == 0
+        stdout, _ = process.communicate(timeout=20)
+    assert stdout == b"true\n"
+
+
 def test_a_name_with_a_typing_error_is_answered_with_what_was_meant(project: Path, cli: Cli) -> None:
     for arguments in (["run", "ecoh"], ["workflows", "show", "ecoh"]):
         answer = cli(*arguments)

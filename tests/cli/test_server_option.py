@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.cli_project import Cli, json_of, run_id_of, spawn
+from pyflue import codec
+from tests.cli.cli_project import Cli, json_of, run_id_of, spawn, write_workflow
 from tests.client.client_server import serving
 
 
@@ -91,6 +93,60 @@ def test_a_retry_on_the_server_is_followed_to_its_end(project: Path, cli: Cli, s
     answer = cli("runs", "retry", run_id, "--server", server)
     assert answer.exit_code == 1
     assert run_id_of(answer) != run_id
+
+
+ASKS = """
+async def run(ctx):
+    await ctx.step("prepare", lambda: 1)
+    decision = await ctx.approve("ship", request={"order": 7})
+    return [decision.approved, decision.by, await ctx.wait_for("paid")]
+"""
+
+
+def test_a_run_on_the_server_is_answered_and_forked_there(
+    project: Path, cli: Cli, request: pytest.FixtureRequest
+) -> None:
+    write_workflow(project, "asks", ASKS)
+    server = request.getfixturevalue("server")
+    at_server = ("--server", server)
+    process = spawn("run", "asks", *at_server, cwd=project)
+    assert process.stderr is not None
+    run_id = process.stderr.readline().split()[1]
+    told = process.stderr.readline().rstrip()
+    approval_id = json_of(cli("approvals", "list", *at_server, "--json"))["approvals"][0]["approval_id"]
+    command = f"pyflue approvals approve {approval_id} --server {server}"
+    assert told == f"run {run_id} waits for approval ship: {command}"
+    assert command in cli("runs", "show", run_id, *at_server).stdout
+    assert command in cli("approvals", "show", approval_id, *at_server).stderr
+    assert cli(*command.split()[1:]).stderr == f"ship of run {run_id} is approved\n"
+    assert cli("approvals", "reject", approval_id, *at_server).exit_code == 4
+
+    assert process.stderr.readline().rstrip().endswith(f"pyflue signal {run_id} paid --server {server}")
+    assert json_of(cli("signal", run_id, "paid", "--data", "3", *at_server, "--json"))["status"] == "delivered"
+    stdout, _ = process.communicate(timeout=20)
+    assert codec.load(stdout.encode()) == [True, getpass.getuser(), 3]
+
+    assert "prepare" in cli("runs", "steps", run_id, *at_server).stdout
+    forked = cli("runs", "fork", run_id, "--from", "ship", "--detach", *at_server).stdout.strip()
+    assert json_of(cli("runs", "show", forked, *at_server, "--json"))["forked_from"] == run_id
+    assert cli("runs", "fork", run_id, "--from", "none", *at_server).exit_code == 3
+
+
+def test_where_the_server_has_tokens_the_token_decides(project: Path, cli: Cli, request: pytest.FixtureRequest) -> None:
+    write_workflow(project, "asks", ASKS)
+    (project / "pyflue.toml").write_text('[server]\ntoken = "a-token-of-the-project"\n', encoding="utf-8")
+    at_server = ("--server", request.getfixturevalue("server"))
+    process = spawn("run", "asks", *at_server, cwd=project)
+    assert process.stderr is not None
+    run_id = process.stderr.readline().split()[1]
+    process.stderr.readline()  # what it waits for
+    (found,) = json_of(cli("approvals", "list", *at_server, "--json"))["approvals"]
+    approve = ("approvals", "approve", found["approval_id"], *at_server)
+    assert cli(*approve, "--by", "somebody").exit_code == 2
+    assert json_of(cli(*approve, "--json"))["decision"]["by"] == "server.token"
+    assert json_of(cli("runs", "cancel", run_id, *at_server, "--json"))["waiting_for"] == []
+    process.communicate(timeout=20)
+    assert process.returncode == 1
 
 
 def test_workflows_of_the_server_are_listed_and_shown(project: Path, cli: Cli, server: str) -> None:

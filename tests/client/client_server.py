@@ -54,6 +54,18 @@ async def run(ctx):
         await asyncio.sleep(0.01)
     return "open"
 """,
+    "asks": """
+from pydantic import BaseModel
+
+class Refund(BaseModel):
+    amount: int
+
+async def run(ctx):
+    await ctx.step("prepare", lambda: "ready")
+    decision = await ctx.approve("refund", request={"amount": 700}, schema=Refund)
+    paid = await ctx.wait_for("paid")
+    return {"approved": decision.approved, "data": decision.data, "by": decision.by, "paid": paid}
+""",
     "fails": """
 async def run(ctx):
     raise ValueError("secret text")

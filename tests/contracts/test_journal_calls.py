@@ -255,8 +255,8 @@ async def test_notes_are_recorded_in_the_order_of_the_calls_and_counted_until_th
     assert index == 5
     steps = await journal.steps(new.run_id)
     assert [(step.key, step.value, step.recorded_index) for step in steps] == [
-        ("first", raw(1), 2),
-        ("second", raw(2), 3),
+        ("first", raw(1), 0),  # their place is where they were made
+        ("second", raw(2), 0),
         ("third", raw(3), 5),
     ]
     assert [event.type for event in await journal.events(new.run_id)] == ["run_start", "one", "two", "three", "four"]

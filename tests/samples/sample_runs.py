@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pyflue import codec
 from pyflue.cli import main
 
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,4 +49,4 @@ def run_sample(name: str, payload: Any) -> Ran:
 
 
 def _pyflue(*arguments: str) -> Any:
-    return CliRunner().invoke(main, ["--project", str(_ROOT), *arguments])
+    return CliRunner().invoke(main, ["--project", str(ROOT), *arguments])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from urllib.parse import urlsplit
 import httpx2
 from starlette.types import ASGIApp
 
-from pyflue import create_app
+from pyflue import codec, create_app
+from pyflue.journal import follow
 from pyflue.server import PyFlueApp, bind, serve
 from pyflue.settings import load_settings
 
@@ -92,6 +94,11 @@ async def run(ctx):
     "odd": """
 async def run(ctx):
     return {"rows": [1, object()]}
+""",
+    "asks": """
+async def run(ctx):
+    await ctx.step("prepare", lambda: {"ready": True})
+    return (await ctx.approve("ship", request={"order": 7}, schema={"type": "object"})).approved
 """,
     "big_event": """
 async def run(ctx):
@@ -191,6 +198,21 @@ async def finished(client: httpx2.AsyncClient, run_id: str) -> dict[str, Any]:
         async for _ in stream.aiter_bytes():
             pass
     return (await client.get(f"/runs/{run_id}")).json()
+
+
+async def waiting(here: InProcess, run_id: str) -> dict[str, Any]:
+    """A run's record, once it waits for something."""
+    await event_of(here, run_id, "run_waiting")
+    return (await here.client.get(f"/runs/{run_id}")).json()
+
+
+async def event_of(here: InProcess, run_id: str, kind: str) -> Any:
+    """The data of a run's first event of a type, once there is one."""
+    async with asyncio.timeout(10), contextlib.aclosing(follow(here.app.services.journal, run_id)) as events:
+        async for event in events:
+            if event.type == kind:
+                return codec.load(event.data)
+    raise AssertionError(f"run {run_id} has ended without {kind}")
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

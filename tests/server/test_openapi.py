@@ -24,7 +24,7 @@ from pyflue import FlueContext, create_app
 from pyflue.server import schemas
 from pyflue.server.openapi import build_document
 from pyflue.server.operations import OPERATIONS
-from tests.server.harness import in_process, write_project
+from tests.server.harness import InProcess, in_process, waiting, write_project
 from tests.support import FunctionWorkflow
 
 
@@ -107,12 +107,29 @@ async def test_the_shapes_are_those_of_real_answers(client: httpx2.AsyncClient) 
     schemas.ErrorEnvelope.model_validate(failed.json(), strict=True)
 
 
+async def test_the_shapes_of_what_waits_are_those_of_real_answers(here: InProcess) -> None:
+    run_id = (await here.client.post("/workflows/asks")).json()["run_id"]
+    waits = (await waiting(here, run_id))["waiting_for"]
+    approval_id = waits[0]["approval_id"]
+    for path, shape in (
+        (f"/runs/{run_id}", schemas.RunRecord),
+        (f"/runs/{run_id}/steps", schemas.StepList),
+        ("/approvals", schemas.ApprovalList),
+        (f"/approvals/{approval_id}", schemas.ApprovalRecord),
+    ):
+        shape.model_validate((await here.client.get(path)).json(), strict=True)
+    sent = await here.client.post(f"/runs/{run_id}/signals/go")
+    schemas.SignalAccepted.model_validate(sent.json(), strict=True)
+    decided = await here.client.post(f"/approvals/{approval_id}", json={"approved": True})
+    schemas.ApprovalRecord.model_validate(decided.json(), strict=True)
+
+
 def test_a_fuzzer_finds_no_internal_error_and_no_undeclared_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYFLUE_TOKEN", raising=False)
     write_project(tmp_path)
-    for name in ("gate", "blocks", "fails", "refuses", "odd", "big_event", "chatty"):
+    for name in ("gate", "blocks", "fails", "refuses", "odd", "big_event", "chatty", "asks"):
         (tmp_path / "src" / "workflows" / f"{name}.py").unlink()
     app = create_app(tmp_path, options={"server.allowed_hosts": "testserver"})
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)

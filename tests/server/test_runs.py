@@ -243,6 +243,8 @@ async def test_a_value_too_large_for_its_event_is_read_as_a_blob(client: httpx2.
         ("POST", "/runs", "GET, HEAD"),
         ("POST", f"/runs/{UNKNOWN}", "DELETE, GET, HEAD"),
         ("GET", f"/runs/{UNKNOWN}/cancel", "POST"),
+        ("GET", f"/runs/{UNKNOWN}/signals/go", "POST"),
+        ("DELETE", "/approvals/x", "GET, HEAD, POST"),
         ("DELETE", "/health", "GET, HEAD"),
     ],
 )

@@ -22,6 +22,13 @@ reader = {{ token = "reader-token-0123456789", scopes = ["read"] }}
 boss = {{ token = "{ADMIN}", scopes = ["admin"] }}
 """
 UNKNOWN = "workflow:echo:01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
+APPROVAL = "01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
+#: Every POST there is.
+CHANGES = [
+    "/workflows/echo",
+    *(f"/runs/{UNKNOWN}/{verb}" for verb in ("cancel", "retry", "fork", "signals/go")),
+    f"/approvals/{APPROVAL}",
+]
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ async def count_runs(here: InProcess) -> int:
 )
 @pytest.mark.parametrize("body", [b"", b'{"a": 1}'])
 async def test_a_foreign_page_cannot_start_a_run(here: InProcess, headers: dict[str, str], body: bytes) -> None:
-    for path in ("/workflows/echo", f"/runs/{UNKNOWN}/cancel", f"/runs/{UNKNOWN}/retry"):
+    for path in CHANGES:
         answer = await here.client.post(path, content=body, headers=headers)
         assert answer.status_code in {403, 415}
     assert await count_runs(here) == 0
@@ -126,7 +133,7 @@ async def test_an_allowed_origin_may_call_and_read(root: Path) -> None:
         )
         assert asked.status_code == 204
         assert asked.headers["access-control-allow-origin"] == "https://app.example"
-        assert "idempotency-key" in asked.headers["access-control-allow-headers"]
+        assert "idempotency-key, last-event-id, signal-id" in asked.headers["access-control-allow-headers"]
         headers = {**origin, "authorization": f"Bearer {ADMIN}", "sec-fetch-site": "cross-site"}
         answer = await here.client.post("/workflows/echo", headers=headers)
         assert answer.status_code == 202
@@ -168,6 +175,9 @@ WAYS_IN = [
     ("POST", "/workflows/echo"),
     ("POST", f"/workflows/echo?access_token={ADMIN}"),
     ("DELETE", f"/runs/{UNKNOWN}"),
+    ("POST", f"/runs/{UNKNOWN}/signals/go"),
+    ("GET", "/approvals"),
+    ("POST", f"/approvals/{APPROVAL}"),
     ("GET", "/nothing"),
 ]
 
@@ -198,6 +208,14 @@ async def test_health_needs_no_token(guarded: InProcess) -> None:
         ("GET", "/openapi.json", {"reader", "boss"}),
         ("POST", f"/runs/{UNKNOWN}/cancel", {"boss"}),
         ("POST", f"/runs/{UNKNOWN}/retry", {"boss"}),
+        ("GET", f"/runs/{UNKNOWN}/steps", {"reader", "boss"}),
+        ("POST", f"/runs/{UNKNOWN}/fork", {"boss"}),
+        ("POST", f"/runs/{UNKNOWN}/signals/go", {"starter", "boss"}),
+        ("POST", f"/runs/{UNKNOWN}/signals/..%2Fcancel", {"boss"}),
+        ("POST", f"/runs/x%2Fsignals%2Fgo/{UNKNOWN}/cancel", {"boss"}),
+        ("GET", "/approvals", {"reader", "boss"}),
+        ("GET", f"/approvals/{APPROVAL}", {"reader", "boss"}),
+        ("POST", f"/approvals/{APPROVAL}", {"boss"}),
         ("DELETE", f"/runs/{UNKNOWN}", {"boss"}),
     ],
 )
@@ -230,6 +248,11 @@ def test_a_taken_port_is_a_settings_error() -> None:
         bind(ServerSettings(port=taken.getsockname()[1]))
 
 
-async def test_a_header_that_must_not_come_twice_is_refused(client: httpx2.AsyncClient) -> None:
-    answer = await client.get("/runs", headers=[("host", "localhost"), ("host", "evil.example")])
+@pytest.mark.parametrize(
+    "headers", [[("host", "localhost"), ("host", "evil.example")], [("signal-id", "a"), ("signal-id", "b")]]
+)
+async def test_a_header_that_must_not_come_twice_is_refused(
+    client: httpx2.AsyncClient, headers: list[tuple[str, str]]
+) -> None:
+    answer = await client.get("/runs", headers=headers)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request")

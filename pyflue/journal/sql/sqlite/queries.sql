@@ -345,7 +345,8 @@ SELECT run_id, key FROM waits WHERE answer_seq > ?1 AND answer_seq <= ?2 ORDER B
 -- close_wait --
 -- Give up an open wait.
 UPDATE waits SET state = 'cancelled', answered_at = max(:at, created_at)
-WHERE run_id = :run_id AND key = :key AND state = 'open';
+WHERE run_id = :run_id AND key = :key AND state = 'open'
+RETURNING kind, name;
 
 -- close_waits --
 -- Close what a run still waited for.
