@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
 from typing import Any
 
 from pyflue import codec
 from pyflue.engine import Engine, Submission, Workflow
-from pyflue.journal import RunStatus
+from pyflue.journal import Outcome, Run, RunStatus
 from pyflue.main import open_project
 
 from .servers import fresh_project
@@ -39,6 +40,13 @@ async def rate(workflow: str, payload: Any, *, callers: int, seconds: float) -> 
             await project.journal.close()
 
 
+def check_completed(ended: Outcome | Run) -> None:
+    """End the benchmark, saying why, if a run did not complete."""
+    if ended.status is not RunStatus.COMPLETED:
+        error = "" if ended.error is None else codec.load(ended.error)["message"]
+        sys.exit(f"A run ended as {ended.status}: {error}")
+
+
 async def _rate(engine: Engine, workflow: Workflow, payload: codec.Raw, callers: int, seconds: float) -> float:
     finished = 0
     started = time.monotonic()
@@ -48,9 +56,7 @@ async def _rate(engine: Engine, workflow: Workflow, payload: codec.Raw, callers:
         while time.monotonic() - started < seconds:
             parsed = workflow.parse(codec.load(payload))
             handle = await engine.submit(Submission(workflow=workflow, payload=payload, parsed=parsed), eager=True)
-            outcome = await handle.outcome()
-            if outcome.status is not RunStatus.COMPLETED:
-                raise SystemExit(f"A run of {workflow.name} ended as {outcome.status}: {outcome.error}")
+            check_completed(await handle.outcome())
             finished += 1
 
     async with asyncio.TaskGroup() as group:

@@ -14,9 +14,9 @@ import time
 
 from pyflue import codec
 from pyflue.engine import Engine, Submission, Workflow
-from pyflue.journal import RunStatus
 from pyflue.main import open_project
 
+from .in_process import check_completed
 from .servers import fresh_project
 
 #: What a reader shows first when it opens the record.
@@ -50,9 +50,7 @@ async def _store(engine: Engine, workflow: Workflow, count: int) -> tuple[str, f
     handle = await engine.submit(
         Submission(workflow=workflow, payload=payload, parsed=workflow.parse(codec.load(payload)))
     )
-    outcome = await handle.outcome()
-    if outcome.status is not RunStatus.COMPLETED:
-        sys.exit(f"The run of {count:,} events ended as {outcome.status}: {outcome.error}")
+    check_completed(await handle.outcome())
     return handle.run_id, time.perf_counter() - started
 
 

@@ -16,6 +16,7 @@ from pyflue.engine import Engine, Submission
 from pyflue.journal import RunStatus
 from pyflue.main import Project, open_project
 
+from .in_process import check_completed
 from .servers import fresh_project
 
 
@@ -52,9 +53,7 @@ async def _go_on(engine: Engine, run_id: str) -> float:
     """Milliseconds from the signal to the end."""
     started = time.perf_counter()
     await engine.signal(run_id, "go", None)
-    run = await engine.wait(run_id)
-    if run.status is not RunStatus.COMPLETED:
-        raise SystemExit(f"Run {run_id} ended as {run.status}: {run.error}")
+    check_completed(await engine.wait(run_id))
     return (time.perf_counter() - started) * 1000
 
 

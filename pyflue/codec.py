@@ -169,15 +169,15 @@ def _plain(value: Any, what: str, path: str, depth_left: int) -> Any:
             value.encode()
         except UnicodeEncodeError:
             raise NotSerializable(what, path, "a string with a lone surrogate") from None
-        return str(value)
+        return str.__str__(value)  # of an enum, too, its value
     if isinstance(value, int):
         if value.bit_length() > 14_000 and len(_digits(value)) > MAX_INTEGER_DIGITS:
             raise NotSerializable(what, path, f"an integer of more than {MAX_INTEGER_DIGITS:,} digits")
-        return int(value)
+        return int.__int__(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise NotSerializable(what, path, f"the number {value}")
-        return float(value)
+        return float.__float__(value)
     if depth_left == 0:
         raise NotSerializable(what, path, "a value that contains itself, or is nested too deep,")
     if isinstance(value, Raw):
@@ -193,7 +193,12 @@ def _plain(value: Any, what: str, path: str, depth_left: int) -> Any:
         return [_plain(item, what, f"{path}[{i}]", depth_left - 1) for i, item in enumerate(value)]  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):
-        return _plain(dump(mode="json"), what, path, depth_left - 1)
+        try:
+            dumped = dump(mode="json")
+        except Exception as error:  # the author's model, and what it holds, may refuse in their own way
+            problem = f"a {type(value).__name__} that cannot be dumped ({type(error).__name__})"
+            raise NotSerializable(what, path, problem) from error
+        return _plain(dumped, what, path, depth_left - 1)
     if _is_dataclass(value):
         return _plain(_fields(value), what, path, depth_left - 1)
     raise NotSerializable(what, path, f"a value of type {type(value).__name__}")

@@ -195,14 +195,14 @@ class PayloadInvalid(PyFlueError):
 
 
 class ResultInvalid(PyFlueError):
-    """A workflow returned a value that does not fit its declared result type."""
+    """A workflow or a step returned a value that does not fit its declared result type."""
 
     type = "result_invalid"
 
-    def __init__(self, workflow: str, problems: Sequence[Mapping[str, str]]) -> None:
+    def __init__(self, what: str, problems: Sequence[Mapping[str, str]]) -> None:
         listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
         super().__init__(
-            f"The result of workflow {workflow!r} does not fit its declared type: {listed}.",
+            f"The result of {what} does not fit its declared type: {listed}.",
             details=[dict(p) for p in problems],
         )
 

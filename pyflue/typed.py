@@ -79,6 +79,30 @@ def _is_plain_object(annotation: Any) -> bool:
     )
 
 
+def misfits(data: Any, schema: Mapping[str, Any]) -> list[Problem]:
+    """What of a value does not fit a JSON Schema (2020-12), each problem with its path. Formats are checked, too."""
+    import jsonschema  # only those who wait with a schema need it
+
+    kind = jsonschema.Draft202012Validator
+    validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
+    errors = sorted(validator.iter_errors(data), key=lambda error: error.json_path)  # pyright: ignore[reportUnknownMemberType]
+    return [{"path": error.json_path, "message": error.message[:500]} for error in errors[:PROBLEMS_SHOWN]]
+
+
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse what is no JSON Schema.
+
+    Raises:
+        ValueError: saying where and why.
+    """
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"schema=… is no JSON Schema: {error.json_path}: {error.message[:500]}") from error
+
+
 class _Open:
     """Whatever it is, it is passed on."""
 

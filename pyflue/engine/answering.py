@@ -8,7 +8,6 @@ workflow recorded when it began to wait; what is open, and who was first, is dec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from .. import codec
@@ -25,15 +24,15 @@ from ..errors import (
     TooLarge,
 )
 from ..ids import new_ulid
-from ..journal import Approval, Journal, NewSignal, SignalAnswer, WaitKind
+from ..journal import Approval, Journal, NewSignal, SignalAnswer, WaitKind, WaitState
 from ..settings import Limits
+from ..typed import misfits
 from .port import NOT_GIVEN
 
 _SIGNAL_NAME = re.compile(r"[^\x00-\x1f\x7f/\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,128}")
 _SIGNAL_ID = re.compile(r"[!-~]{1,255}")
 _REASON_BYTES = 8 * 1024
 _BY_BYTES = 256
-_PROBLEMS_SHOWN = 20
 
 
 async def send_signal(
@@ -76,8 +75,8 @@ async def decide(
 ) -> Approval:
     """Approve or reject; returns the approval as it is then. The same decision once more changes nothing.
 
-    `data` is what was approved instead of what was asked, for approvals that can be edited; without it an approved
-    request is approved as it stands.
+    `data` is what was approved instead of what was asked, for approvals with a schema; without it an approved request
+    is approved as it stands.
 
     Raises:
         ApprovalNotFound; ApprovalClosed: it is decided otherwise, expired, or its run has ended;
@@ -87,10 +86,13 @@ async def decide(
     if approval is None:
         raise ApprovalNotFound(approval_id)
     asked = approval.asked
+    schema = asked.get("schema")
+    is_open = approval.wait.state is WaitState.OPEN  # else the journal says what it is
     if data is NOT_GIVEN:
         data = asked.get("request") if approved else None
-    schema = asked.get("schema")
-    if approved and schema is not None and (problems := misfits(data, schema)):
+    elif schema is None and is_open:
+        raise DecisionInvalid(approval_id, [{"path": "$", "message": "what was asked for cannot be edited"}])
+    if approved and is_open and schema is not None and (problems := misfits(data, schema)):
         raise DecisionInvalid(approval_id, problems)
     decision = {
         "approved": approved,
@@ -108,24 +110,14 @@ async def decide(
     return decided.approval
 
 
-def misfits(data: Any, schema: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What of a value does not fit a JSON Schema (2020-12), each problem with its path."""
-    import jsonschema  # only those who wait with a schema need it
-
-    validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(data), key=lambda error: error.json_path)  # pyright: ignore[reportUnknownMemberType]
-    return [{"path": error.json_path, "message": error.message[:500]} for error in errors[:_PROBLEMS_SHOWN]]
-
-
 async def _check_signal(journal: Journal, run_id: str, name: str, data: Raw) -> None:
     """Refuse data that an open wait for the signal could not take; a signal that comes early is checked when taken."""
-    for wait in await journal.open_waits(run_id):
-        if wait.kind is WaitKind.SIGNAL and wait.name == name and wait.request is not None:
-            schema = codec.load(wait.request).get("schema")
-            if schema is not None and (problems := misfits(codec.load(data), schema)):
-                listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
-                raise SignalInvalid(name, f"its data does not fit what the run waits for: {listed}.", details=problems)
-            return
+    waits = await journal.open_waits(run_id)
+    wait = next((wait for wait in waits if wait.kind is WaitKind.SIGNAL and wait.name == name), None)
+    schema = None if wait is None or wait.request is None else codec.load(wait.request).get("schema")
+    if schema is not None and (problems := misfits(codec.load(data), schema)):
+        listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
+        raise SignalInvalid(name, f"its data does not fit what the run waits for: {listed}.", details=problems)
 
 
 def _written(data: Any, what: str, limits: Limits, limit_bytes: int, setting: str) -> Raw:

@@ -169,6 +169,8 @@ class Calls:
             CallMisplaced: not from within the run; RunStopped: the run no longer goes on here.
         """
         scope = self.check_here(name)
+        if self.parking.is_parked:
+            self.parking.unpark()  # something that is not recorded, such as a timeout of the author's own, has woken it
         step_key, position = scope.take(name, key)
         return Call(step_key, name, kind, position, scope)
 
@@ -213,9 +215,8 @@ class Calls:
         found = kind_of(record)
         if found != call.kind:
             raise self._failure(ReplayMismatch(self.fence.run_id, call.key, f"a {found}", f"a {call.kind}"))
-        was = record.input_digest
-        if digest != was and digest is not None and was is not None:
-            self._drifted(call, "input")
+        if digest is not None and record.input_digest not in (digest, None):
+            record = self._with_input(call, digest, record)
         shift = record.position - call.position
         if shift != self._shifts.get(call.scope.path, 0):
             # Told where it begins: one call that was put in shifts all that follow it.
@@ -223,6 +224,21 @@ class Calls:
             self._drifted(call, "position")
         if call.kind in _IN_TIME:
             self._index = max(self._index, record.recorded_index)
+        return record
+
+    def _with_input(self, call: Call, digest: str, record: Step | Wait) -> Step | Wait:
+        """The record of the same call with this input, if there is one elsewhere; else the one at its key.
+
+        Calls that tasks take from a common queue are made by whichever task comes first: their keys have changed
+        places, and each result has to go where its input goes.
+        """
+        for other in self._recorded.values():
+            if other.input_digest == digest and other.name == record.name and kind_of(other) == call.kind:
+                del self._recorded[other.key]
+                self._recorded[record.key] = record
+                self._drifted(call, "order")
+                return other
+        self._drifted(call, "input")
         return record
 
     async def ready(self) -> None:
@@ -310,6 +326,7 @@ class Calls:
         if isinstance(record, Step) and record.value is not None:
             return codec.load(record.value)
         value = make()
+        self.recorder.keep_pace()
         step = NewStep(
             key=call.key,
             kind=kind,

@@ -28,7 +28,10 @@ async def call_child(calls: Calls, call: Call, payload: Any, *, timeout_s: float
     """
     raw = _written(calls, call, payload)
     record = calls.recorded(call, values.digest(raw))
-    known = record if isinstance(record, Wait) and record.state is not WaitState.CANCELLED else None
+    known = record if isinstance(record, Wait) else None
+    if known is not None and known.state is WaitState.CANCELLED:
+        await calls.parking.until_idle()
+        known = None
     ended = known
     if known is None or known.state is WaitState.OPEN:
         ended = await _wait_for_child(calls, call, known, raw, timeout_s, tags)
@@ -55,7 +58,6 @@ async def start_child(calls: Calls, call: Call, payload: Any, *, tags: tuple[str
     record = calls.recorded(call, digest)
     if isinstance(record, Step) and record.value is not None:
         return str(codec.load(record.value))
-    await calls.ready()
     child, accept = await _place(calls, call, raw, tags)
     started_us = calls.clock.now_us()
     about = {"step": call.key, "name": call.name, "kind": call.kind, "child_run_id": child.run_id}
@@ -70,11 +72,11 @@ async def start_child(calls: Calls, call: Call, payload: Any, *, tags: tuple[str
         started_us=started_us,
         started_index=calls.index,
     )
-    events = [
-        calls.event(EventType.STEP_START, about),
-        calls.event(EventType.STEP_END, {**about, "status": StepStatus.COMPLETED.value, "attempts": 1}),
-    ]
-    with accept:
+    with calls.parking.calling(), accept:
+        events = [
+            calls.event(EventType.STEP_START, about),
+            calls.event(EventType.STEP_END, {**about, "status": StepStatus.COMPLETED.value, "attempts": 1}),
+        ]
         index = await calls.written(calls.journal.start_child(calls.fence, child, step, events))
         accept.is_accepted = True
     calls.advance(index if isinstance(index, int) else index.index)
@@ -85,7 +87,6 @@ async def _wait_for_child(
     calls: Calls, call: Call, known: Wait | None, payload: Raw, timeout_s: float | None, tags: tuple[str, ...]
 ) -> Wait:
     if known is None:
-        await calls.ready()
         child, accept = await _place(calls, call, payload, tags)
         new = NewWait(
             key=call.key,
@@ -103,7 +104,7 @@ async def _wait_for_child(
         child = accept = new = None
         about = known.to_dict()
         child_run_id = known.name
-    with calls.parking.waiting(call.key, about):
+    with calls.parking.waiting(call.key, about, for_child=True):
         try:
             with closing(calls, call):
                 if new is not None and child is not None and accept is not None:
@@ -116,6 +117,7 @@ async def _wait_for_child(
             if calls.host.stopped_because is None:
                 calls.host.cancel_soon(child_run_id)  # nobody will take its result
             raise
+    await calls.parking.go_on()
     if ended.state is WaitState.EXPIRED:
         calls.host.cancel_soon(child_run_id)
     return ended
@@ -124,10 +126,10 @@ async def _wait_for_child(
 async def _open(
     calls: Calls, call: Call, child: NewRun, accept: _Acceptance, new: NewWait, about: dict[str, Any]
 ) -> Wait:
-    events = opening_events(calls, call, new, about)
-    park = calls.parking.plan()
-    mark = calls.parking.mark()
     with accept:
+        events = opening_events(calls, call, new, about)
+        park = calls.parking.plan_at_once()
+        mark = calls.parking.mark()
         opened = await calls.written(calls.journal.start_child(calls.fence, child, new, events, park=park))
         accept.is_accepted = True
     assert isinstance(opened, Opened)  # noqa: S101  (that is what opening a wait answers)

@@ -40,6 +40,7 @@ class Drive:
     __slots__ = (
         "__weakref__",
         "_has_begun",
+        "_root",
         "_settled",
         "_waiters",
         "calls",
@@ -61,6 +62,7 @@ class Drive:
         fence: Fence,
         workflow: Workflow,
         deadline_us: int | None,
+        root: Path | None = None,
     ) -> None:
         self.fence = fence
         self.workflow = workflow
@@ -69,6 +71,7 @@ class Drive:
         self.recorder: JournalRecorder
         self.calls: Calls
         self.deadline_us = deadline_us
+        self._root = root
         self.task: asyncio.Task[None] | None = None
         self.stop_reason: StopReason | None = None
         #: What the journal said when a record of this attempt could not be stored.
@@ -123,7 +126,7 @@ class Drive:
             self.error = self.error or error
             self.stop(StopReason.UNWRITTEN)
 
-    async def work(self, limits: Limits, root: Path | None) -> Outcome | None:
+    async def work(self, limits: Limits) -> Outcome | None:
         """Run the workflow to its outcome; None if the run does not end here (it is handed back, or lost).
 
         Whatever a workflow raises ends up in its record, `SystemExit` and `KeyboardInterrupt` included: this is the
@@ -142,14 +145,14 @@ class Drive:
                 raise TooLarge(f"The result of workflow {name!r}", size, limits.payload_bytes, "limits.payload_bytes")
             outcome = Outcome(status=RunStatus.COMPLETED, result=result)
         except asyncio.CancelledError as error:
-            outcome = self.stopped() if self.stop_reason is not None else _author_cancelled(error, root)
+            outcome = self.stopped() if self.stop_reason is not None else _author_cancelled(error, self._root)
         except BaseException as error:  # noqa: BLE001
-            outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, root))
+            outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, self._root))
+        if self.failure is not None:
+            return failed(self.failure, self._root)
         if self.stop_reason is None or outcome is None:
             return outcome
-        if self.stop_reason is StopReason.SHUTDOWN and outcome.status is RunStatus.COMPLETED:
-            return outcome
-        # What it made of being stopped is not its outcome.
+        # What it made of being stopped is not its outcome, not even a result.
         return self.stopped()
 
     def stopped(self) -> Outcome | None:
@@ -161,14 +164,14 @@ class Drive:
                 at = rfc3339(to_datetime(self.deadline_us or 0))
                 return failed(RunTimedOut(self.fence.run_id, at))
             case StopReason.FAILED if self.failure is not None:
-                return failed(self.failure)
+                return failed(self.failure, self._root)
             case _:
                 return None
 
 
-def failed(error: PyFlueError) -> Outcome:
+def failed(error: PyFlueError, root: Path | None = None) -> Outcome:
     """The outcome of a run that we end with one of our errors."""
-    return Outcome(status=RunStatus.FAILED, error=failures.describe(error))
+    return Outcome(status=RunStatus.FAILED, error=failures.describe(error, root))
 
 
 def _settle(future: asyncio.Future[Outcome], end: Outcome | Exception) -> None:

@@ -186,9 +186,11 @@ class EmbeddedEngine:
 
     def _serve(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something beside the drives; the engine stops it when it stops."""
-        task = self._services.create_task(self._contained(work))
+        # Not in the context of whoever calls: that may be a run, and this is no part of it.
+        task = self._services.create_task(self._contained(work), context=self._context.copy())
         self._service_tasks.add(task)
         task.add_done_callback(self._service_tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # it may not have begun
         return task
 
     async def _contained(self, work: Coroutine[Any, Any, None]) -> None:
@@ -488,7 +490,7 @@ class EmbeddedEngine:
         accepted: asyncio.Future[Accepted] | None = None,
     ) -> Drive:
         recorder = JournalRecorder(self._journal, fence, last_index=last_index, clock=self._clock, limits=self._limits)
-        drive = Drive(fence=fence, workflow=workflow, deadline_us=deadline_us)
+        drive = Drive(fence=fence, workflow=workflow, deadline_us=deadline_us, root=self._root)
         drive.recorder = recorder
         drive.calls = Calls(
             fence=fence,
@@ -534,7 +536,7 @@ class EmbeddedEngine:
             self._claim_wanted.set()
 
     async def _drive(self, drive: Drive) -> None:
-        await self._conclude(drive, await drive.work(self._limits, self._root))
+        await self._conclude(drive, await drive.work(self._limits))
 
     async def _conclude(self, drive: Drive, outcome: Outcome | None) -> None:
         """Commit how an attempt ended, once; whoever waits for it learns it after that."""
@@ -722,8 +724,20 @@ class EmbeddedEngine:
             if not drive.calls.parking.is_parked:
                 drive.calls.parking.reconsider()
 
+    def fail(self, drive: Drive, error: PyFlueError) -> None:
+        """End a run with an error. From any thread."""
+        drive.failure = drive.failure or error  # so that nothing more is done, even if the code catches it
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            drive.fail(error)
+        else:
+            self._soon(drive.fail, error)
+
     def _soon(self, function: Any, *args: Any) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing goes on here any more
             self._loop.call_soon_threadsafe(function, *args)
 
     def _stop_lost(self, fence: Fence, error: Exception | None) -> None:
@@ -822,10 +836,11 @@ class _Host:
 
     @property
     def stopped_because(self) -> str | None:
-        return self._drive.stop_reason
+        return self._drive.stop_reason or (StopReason.FAILED if self._drive.failure is not None else None)
 
     def fail(self, error: PyFlueError) -> None:
-        self._drive.fail(error)
+        # Perhaps from a thread of the run.
+        self._engine.fail(self._drive, error)
 
     def give_up(self, error: Exception) -> None:
         self._drive.give_up(error)

@@ -17,7 +17,7 @@ from ..errors import PyFlueError
 #: Frames of these lie between the engine and the author's code; nobody needs to read them.
 _OURS = (str(Path(__file__).parent.parent), str(Path(asyncio.__file__).parent))
 #: The private package that a loaded version of a workflow's modules lives in.
-_NAMESPACE = re.compile(r"\b_pyflue_\d+\.")
+_NAMESPACE = re.compile(r"\b_pyflue_(?:\d+\.|workflow_\d+_)")
 _MOST_MESSAGE = 8 * 1024
 _MOST_TRACEBACK = 16 * 1024
 _MOST_FRAMES = 200

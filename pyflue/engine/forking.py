@@ -14,7 +14,7 @@ from typing import Any, cast
 from .. import codec
 from ..codec import Raw
 from ..errors import RunFinished, RunNotFinished, RunNotFound, StepNotFound, TooLarge
-from ..journal import Copies, History, Journal, Run, RunStatus, Step, StepStatus, Wait
+from ..journal import Copies, History, Journal, Run, RunStatus, Step, StepStatus, Wait, WaitKind, WaitState
 from ..settings import Limits
 from .port import NO_PATCH, Submission
 from .workflow import WorkflowSource
@@ -27,7 +27,8 @@ async def retry_of(
 ) -> Submission:
     """What to submit to try a failed or cancelled run again.
 
-    It takes over what was recorded before the step began that failed last; if no step failed, everything.
+    It takes over what was recorded before the call began that failed last. If none failed, or if the run went on after
+    that, everything that was completed. Signals that were sent and not taken by what it takes over are sent to it, too.
 
     Raises:
         RunNotFound; RunNotFinished; RunFinished: it completed; WorkflowNotFound; WorkflowInvalid; PayloadInvalid.
@@ -36,13 +37,11 @@ async def retry_of(
     if run.status is RunStatus.COMPLETED:
         raise RunFinished(run_id, run.status)
     history = await journal.history(run_id)
-    failed = [step for step in history.steps if step.status is not StepStatus.COMPLETED]
-    last = max(failed, key=lambda step: step.recorded_index, default=None)
     return await _submission(
         workflows,
         run,
         payload=run.payload or codec.NULL,
-        copies=Copies(run_id=run_id, until_index=None if last is None else last.started_index),
+        copies=Copies(run_id=run_id, until_index=_failed_at(history), keeps_signals=True),
         retried_from=run_id,
         idempotency_key=idempotency_key,
     )
@@ -95,6 +94,30 @@ def merge_patch(value: Any, patch: Any) -> Any:
         else:
             merged[key] = merge_patch(merged.get(key), change)
     return merged
+
+
+def _failed_at(history: History) -> int | None:
+    """Up to where the records are good that a retry takes over; None: all of them."""
+    failed: list[Step | Wait] = [
+        step for step in history.steps if step.status in (StepStatus.FAILED, StepStatus.RETRYING)
+    ]
+    failed += [wait for wait in history.waits if has_failed(wait)]
+    last = max(failed, key=lambda record: record.recorded_index, default=None)
+    if last is None:
+        return None
+    good: list[Step | Wait] = [step for step in history.steps if step.status is StepStatus.COMPLETED]
+    good += [wait for wait in history.waits if wait.state is WaitState.ANSWERED and not has_failed(wait)]
+    # What began after it had failed shows that the workflow lived with that.
+    return None if any(record.started_index >= last.recorded_index for record in good) else last.started_index
+
+
+def has_failed(wait: Wait) -> bool:
+    """Whether a wait ended in a way that raises."""
+    if wait.state is WaitState.EXPIRED:
+        return wait.kind is not WaitKind.TIMER
+    if wait.kind is not WaitKind.CHILD or wait.answer is None:
+        return False
+    return codec.load(wait.answer)["status"] != RunStatus.COMPLETED
 
 
 async def _final_run(journal: Journal, run_id: str, verb: str) -> Run:

@@ -16,6 +16,7 @@ from ..codec import Raw
 from ..errors import RunStopped, TooManyEvents
 from ..journal import Event, EventType, Fence, Journal, NewEvent, stored_data
 from ..settings import Limits
+from . import scopes
 from .context import Written
 from .threads import run_in_own_thread
 
@@ -45,31 +46,40 @@ class JournalRecorder:
         said = Counter[int]()
         async for event in events:
             if event.type in _OF_WORKFLOWS or event.type not in _ENGINE_TYPES:
-                said[_mark(event.type, event.data)] += 1
+                said[_mark(event.type, event.data, event.step)] += 1
         self._said = said or None
 
     def event(self, type: str, data: Raw, *, more: Raw | None = None) -> Written:  # noqa: A002  (the field's name)
-        if self._said is not None and self._was_said(type, data, more):
+        scope = scopes.current()
+        step = None if scope is None else scope.attempt_path
+        if self._said is not None and self._was_said(type, data, more, step):
             return _WRITTEN
-        return self.fact(type, data, more=more)
+        return self.fact(type, data, more=more, step=step)
 
-    def fact(self, type_: str, data: Raw, *, more: Raw | None = None) -> Written:
+    def fact(self, type_: str, data: Raw, *, more: Raw | None = None, step: str | None = None) -> Written:
         """Append an event, whether or not it has been written before."""
         self.count()
         if self._held:
             self.write_held()
         run_id = self._fence.run_id
+        unwritten = self.keep_pace()
+        event = NewEvent(type=type_, at_us=self._clock.now_us(), data=data, more=more, step=step)
+        self._journal.append(self._fence, event)
+        return _WRITTEN if unwritten < self._limits.unwritten_events // 2 else _Behind(self._journal, run_id)
+
+    def keep_pace(self) -> int:
+        """Block while too much of the run waits for the disk; returns how much waits."""
+        run_id = self._fence.run_id
         unwritten = self._journal.unwritten(run_id)
         if unwritten >= self._limits.unwritten_events:
             # The writer does not need this thread to get on, so waiting here cannot wait for itself.
             self._journal.drain(run_id)
-        self._journal.append(self._fence, NewEvent(type=type_, at_us=self._clock.now_us(), data=data, more=more))
-        return _WRITTEN if unwritten < self._limits.unwritten_events // 2 else _Behind(self._journal, run_id)
+        return unwritten
 
     def hold(self, event: NewEvent) -> None:
         """Keep an event that may soon be committed together with a record; before any other event at the latest.
 
-        Whoever holds one sees to it that it is taken or written before the event loop does something else.
+        Whoever holds one sees to it that it is taken or written soon.
         """
         self._held.append(event)
 
@@ -95,10 +105,10 @@ class JournalRecorder:
             raise TooManyEvents(self._fence.run_id, self._limits.events_per_run)
         self._left -= 1
 
-    def _was_said(self, type_: str, data: Raw, more: Raw | None) -> bool:
+    def _was_said(self, type_: str, data: Raw, more: Raw | None, step: str | None) -> bool:
         said = self._said
         stored, _ = stored_data(data, more, self._limits.event_bytes)
-        mark = _mark(type_, stored)
+        mark = _mark(type_, stored, step)
         if said is None or not said[mark]:
             return False
         said[mark] -= 1
@@ -112,8 +122,8 @@ class JournalRecorder:
         self._stopped_because = why
 
 
-def _mark(type_: str, data: Raw) -> int:
-    return hash((type_, bytes(memoryview(data))))
+def _mark(type_: str, data: Raw, step: str | None) -> int:
+    return hash((type_, bytes(memoryview(data)), step))
 
 
 class _Behind(Written):

@@ -97,9 +97,19 @@ async def _play(run: Run, workflow: Workflow, payload: Any, calls: _RecordedCall
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001  (the workflow's code may raise anything)
+        if (diverged := _diverged_in(error)) is not None:
+            return Replayed(is_same=False, calls=calls.made, divergence=diverged.divergence, step=diverged.step)
         end = RunStatus.FAILED, None, failures.describe(error, calls.root)
     divergence, step = calls.not_made() or (_other_end(run, *end), None)
     return Replayed(is_same=divergence is None, calls=calls.made, divergence=divergence, step=step)
+
+
+def _diverged_in(error: BaseException) -> _Diverged | None:
+    """The divergence inside of the exception of a task group."""
+    if isinstance(error, BaseExceptionGroup):
+        members = cast("Sequence[BaseException]", error.exceptions)  # pyright: ignore[reportUnknownMemberType]
+        return next((found for member in members if (found := _diverged_in(member)) is not None), None)
+    return error if isinstance(error, _Diverged) else None
 
 
 def _other_end(run: Run, status: RunStatus, result: Raw | None, error: Raw | None) -> str | None:
@@ -204,6 +214,9 @@ class _Silence:
 
     def hold(self, event: NewEvent) -> None:
         return
+
+    def keep_pace(self) -> int:
+        return 0
 
     def take_held(self) -> list[NewEvent]:
         return []

@@ -36,18 +36,27 @@ class TaskOwner(Protocol):
 class Scope:
     """One place in a run. Used by one task (or one thread) at a time."""
 
-    __slots__ = ("_keys", "_positions", "_tasks", "_uses", "owner", "path", "step_key")
+    __slots__ = ("_keys", "_positions", "_tasks", "_uses", "owner", "path", "step_attempt", "step_key")
 
-    def __init__(self, owner: TaskOwner, path: str = "", *, step_key: str | None = None) -> None:
+    def __init__(
+        self, owner: TaskOwner, path: str = "", *, step_key: str | None = None, step_attempt: int | None = None
+    ) -> None:
         self.owner = owner
         #: Empty for the run itself, else it ends with "/".
         self.path = path
         #: The innermost step that this is inside of.
         self.step_key = step_key
+        #: Which attempt at it.
+        self.step_attempt = step_attempt
         self._uses: dict[str, int] = {}
         self._tasks: dict[str, int] = {}
         self._keys: set[str] | None = None
         self._positions = 0
+
+    @property
+    def attempt_path(self) -> str | None:
+        """The attempt at a step that this is inside of, such as `charge/attempt-1`."""
+        return None if self.step_key is None else f"{self.step_key}/attempt-{self.step_attempt}"
 
     def take(self, name: str, key: str | None) -> tuple[str, int]:
         """The key of the next durable call of this name, and its position among the calls of this scope.
@@ -77,15 +86,18 @@ class Scope:
         """The scope of the next task (or other branch) of this name."""
         uses = self._tasks[name] = self._tasks.get(name, 0) + 1
         path = f"{self.path}({name})/" if uses == 1 else f"{self.path}({name})#{uses}/"
-        return Scope(self.owner, path, step_key=self.step_key)
+        return self._below(path)
 
     def item(self, index: int) -> Scope:
         """The scope of one item of a list."""
-        return Scope(self.owner, f"{self.path.removesuffix('/')}[{index}]/", step_key=self.step_key)
+        return self._below(f"{self.path.removesuffix('/')}[{index}]/")
 
     def attempt(self, key: str, attempt: int) -> Scope:
         """The scope of one attempt at a step."""
-        return Scope(self.owner, f"{key}/attempt-{attempt}/", step_key=key)
+        return Scope(self.owner, f"{key}/attempt-{attempt}/", step_key=key, step_attempt=attempt)
+
+    def _below(self, path: str) -> Scope:
+        return Scope(self.owner, path, step_key=self.step_key, step_attempt=self.step_attempt)
 
 
 def current() -> Scope | None:

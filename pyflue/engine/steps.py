@@ -54,8 +54,12 @@ async def run_step(calls: Calls, call: Call, work: Work) -> Any:
         if record.status is StepStatus.FAILED and record.error is not None:
             raise raised.raise_again(record.error, call.key, work.function)
         failed_attempts = record.attempts
+        if record.status is StepStatus.CANCELLED:
+            failed_attempts -= 1
+            await calls.parking.until_idle()
         await pause(calls, call, failed_attempts, None)
-    return await _Attempts(calls, call, work, facts, digest, failed_attempts).run()
+    with calls.parking.calling():
+        return await _Attempts(calls, call, work, facts, digest, failed_attempts).run()
 
 
 class _Attempts:
@@ -89,6 +93,11 @@ class _Attempts:
                 with inside(call.scope.attempt(call.key, attempt)):
                     value = await self._try()
             except (RunStopped, JournalError):
+                raise
+            except asyncio.CancelledError:
+                if calls.host.stopped_because is None:
+                    # A timeout of the author's, or a branch beside it that failed; it will do so again.
+                    calls.journal.note(calls.fence, self._step(StepStatus.CANCELLED))
                 raise
             except Exception as error:
                 # Whatever the author's function raises.

@@ -23,7 +23,7 @@ from .. import codec
 from ..codec import Raw
 from ..errors import NotSerializable, ResultInvalid, TooLarge
 from ..settings import Limits
-from ..typed import Misfit, Shape, shape_of
+from ..typed import Misfit, Shape, check_schema, shape_of
 
 _PLAIN = frozenset({Any, object, NoneType, None, bool, int, float, str, list, dict})
 
@@ -78,7 +78,7 @@ def restore(raw: Raw | None, shape: Shape | None, step: str) -> Any:
 
 def facts_of(function: Callable[..., Any]) -> Facts:
     """What has to be known of a step's function, found out once."""
-    plain = _unwrapped(function)
+    plain = unwrapped(function)
     try:
         return _known[plain]
     except (KeyError, TypeError):  # not seen before, or of a type that cannot be referred to weakly
@@ -92,12 +92,14 @@ def shape_of_schema(schema: Any) -> tuple[Shape | None, Mapping[str, Any] | None
     """What `schema=` means: a type gives a shape and its JSON Schema, a dict is a JSON Schema, None is neither.
 
     Raises:
-        TypeError: there is no JSON form of the type.
+        TypeError: there is no JSON form of the type; ValueError: it is no JSON Schema.
     """
     if schema is None:
         return None, None
     if isinstance(schema, Mapping):
-        return None, typing.cast("Mapping[str, Any]", schema)
+        json_schema = typing.cast("Mapping[str, Any]", schema)
+        check_schema(json_schema)
+        return None, json_schema
     shape = shape_of(schema, "payload")
     return shape, shape.schema
 
@@ -107,7 +109,11 @@ def digest_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str | None:
     if not args and not kwargs:
         return None
     try:
-        return digest(codec.encode_value([list(args), kwargs], "The arguments"))
+        return digest(codec.encode([args, kwargs]))
+    except (TypeError, ValueError, RecursionError, OverflowError):
+        pass  # something that is not JSON by itself, such as a model
+    try:
+        return digest(codec.encode_value([args, kwargs], "The arguments"))
     except NotSerializable:
         return None
 
@@ -118,7 +124,10 @@ def digest(raw: Raw | bytes) -> str:
 
 
 def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    if inspect.iscoroutinefunction(function):
+        return True
+    call = None if inspect.isclass(function) else getattr(function, "__call__", None)  # noqa: B004  (the method itself)
+    return inspect.iscoroutinefunction(call)
 
 
 def _find_shape(function: Any) -> Shape | None:
@@ -149,14 +158,12 @@ def _is_plain(annotation: Any) -> bool:
     return origin is typing.Literal
 
 
-def _unwrapped(function: Any) -> Any:
+def unwrapped(function: Any) -> Any:
+    """The plain function inside of partials and methods."""
     while isinstance(function, functools.partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
     return getattr(function, "__func__", function)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _invalid(step: str, misfit: Misfit) -> ResultInvalid:
-    error = ResultInvalid(step, misfit.problems)
-    error.message = error.message.replace("result of workflow", "result of step", 1)
-    error.args = (error.message,)
-    return error
+    return ResultInvalid(f"step {step!r}", misfit.problems)

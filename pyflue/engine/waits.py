@@ -17,11 +17,11 @@ from typing import Any
 from .. import codec
 from ..clock import rfc3339, to_datetime, to_us
 from ..codec import Raw
-from ..errors import TooLarge, WaitTimedOut
+from ..errors import DecisionInvalid, TooLarge, WaitTimedOut
 from ..ids import new_ulid
 from ..journal import EventType, NewEvent, NewWait, Opened, Wait, WaitKind, WaitState
 from ..settings import Limits
-from ..typed import Misfit, Shape
+from ..typed import Misfit, Shape, misfits
 from . import values
 from .calls import Call, Calls
 
@@ -107,7 +107,7 @@ async def approve(
     """What is decided on a request.
 
     Raises:
-        WaitTimedOut
+        WaitTimedOut; DecisionInvalid: what was decided fits the schema, but not the type.
     """
     asked: dict[str, Any] = {"request": request}
     if schema is not None:
@@ -135,7 +135,11 @@ async def approve(
     decided = codec.load(ended.answer)
     data = decided["data"]
     if shape is not None and decided["approved"]:
-        data = shape.load(data)  # it was checked against the schema of this shape when it was decided
+        try:
+            data = shape.load(data)
+        except Misfit as misfit:
+            # It fits the schema, but the type asks for more than a schema can say.
+            raise DecisionInvalid(ended.wait_id or call.key, misfit.problems) from misfit.__cause__
     return Decision(
         approved=decided["approved"],
         by=decided["by"],
@@ -171,7 +175,10 @@ async def wait(
     due_us: int | None = None,
 ) -> Wait:
     """The wait, once it has ended: answered or expired."""
-    known = record if isinstance(record, Wait) and record.state is not WaitState.CANCELLED else None
+    known = record if isinstance(record, Wait) else None
+    if known is not None and known.state is WaitState.CANCELLED:
+        await calls.parking.until_idle()
+        known = None
     if known is not None and known.state is not WaitState.OPEN:
         return known
     new = NewWait(
@@ -193,7 +200,9 @@ async def wait(
             # It may have ended since the run's history was read.
             opened = await calls.written(calls.journal.wait(calls.fence.run_id, call.key))
             calls.parking.reconsider()
-        return await until_ended(calls, call, opened)
+        ended = await until_ended(calls, call, opened)
+    await calls.parking.go_on()
+    return ended
 
 
 @contextmanager
@@ -209,9 +218,8 @@ def closing(calls: Calls, call: Call) -> Generator[None]:
 
 async def open_wait(calls: Calls, call: Call, new: NewWait, about: Mapping[str, Any]) -> Wait:
     """Record that the run waits, and park it if nothing else in it can go on."""
-    await calls.ready()
     events = opening_events(calls, call, new, about)
-    park = calls.parking.plan()
+    park = calls.parking.plan_at_once()
     mark = calls.parking.mark()
     opened = await calls.written(calls.journal.open_wait(calls.fence, new, events, park=park))
     return note_opened(calls, opened, mark)
@@ -233,7 +241,6 @@ async def until_ended(calls: Calls, call: Call, opened: Wait) -> Wait:
     while ended.state is WaitState.OPEN:
         ended = await _next_state(calls, call, ended)
     calls.advance(ended.answered_index)
-    await calls.parking.go_on()
     return ended
 
 
@@ -292,9 +299,6 @@ def _typed_signal(value: Any, shape: Shape | None, schema: Mapping[str, Any] | N
     """
     if shape is not None:
         return shape.load(value)
-    if schema is not None:
-        from .answering import misfits
-
-        if problems := misfits(value, schema):
-            raise Misfit(problems)
+    if schema is not None and (problems := misfits(value, schema)):
+        raise Misfit(problems)
     return value

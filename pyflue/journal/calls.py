@@ -27,6 +27,7 @@ class StepStatus(StrEnum):
     COMPLETED = "completed"  #: `value` is its result
     FAILED = "failed"  #: `error` is what it raised, after the last attempt
     RETRYING = "retrying"  #: `attempts` of it have failed, another one will follow
+    CANCELLED = "cancelled"  #: the workflow's own code cut it off
 
 
 class WaitKind(StrEnum):
@@ -300,6 +301,8 @@ class Copies:
 
     run_id: str
     until_index: int | None = None
+    #: Whether to take over signals that no copied wait has taken, and to leave out waits that ended in failure.
+    keeps_signals: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

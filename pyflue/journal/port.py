@@ -131,8 +131,8 @@ class Journal(Protocol):
     def record(self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = ()) -> Awaitable[int | None]:
         """Record a step and append events; returns the run's `last_index`, None if the fence no longer holds.
 
-        A record of status `retrying` is replaced by a later one of its key, any other is final. Recording is progress:
-        the run's crashes are forgotten.
+        A record of status `retrying` or `cancelled` is replaced by a later one of its key, any other is final.
+        Recording is progress: the run's crashes are forgotten.
         """
         ...
 
@@ -179,7 +179,9 @@ class Journal(Protocol):
         ...
 
     def expire(self, run_id: str, key: str, *, fence: Fence | None) -> Awaitable[Wait | None]:
-        """End an open wait whose time has come; returns it as it is then, however it ended. None if there is none.
+        """End an open wait whose time has come; returns it as it is then, however it ended.
+
+        None if there is no such wait, or the fence no longer holds.
 
         By the run's owner with its fence, by anybody (None) only while nobody owns the run. A child run it waited for
         is asked to end.

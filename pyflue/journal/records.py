@@ -140,6 +140,8 @@ class Event:
     type: str
     at: datetime
     data: Raw
+    #: The attempt at a step that it comes from, such as `charge/attempt-1`; None outside of steps.
+    step: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -202,6 +204,8 @@ class NewEvent:
     data: Raw
     #: Kept as a blob, which the event's data (an object) then names as `blob`, with `size_bytes`.
     more: Raw | None = None
+    #: The attempt at a step that said it, such as `charge/attempt-1`.
+    step: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

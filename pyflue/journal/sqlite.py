@@ -451,6 +451,7 @@ class SqliteJournal:
             turnstile=turnstile,
             checkpointer=checkpointer,
             touch=self._the_writer().touch,
+            is_alive=self._is_alive,
             note_ended=self._the_writer().note_ended,
             sql=self._sql,
             clock=self._clock,

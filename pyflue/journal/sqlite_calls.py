@@ -32,7 +32,7 @@ from .calls import (
     WaitKind,
     WaitState,
 )
-from .records import EventType, Fence, NewEvent, NewRun, Outcome, RunStatus
+from .records import EventType, Fence, NewEvent, NewRun, Outcome, Run, RunStatus
 from .sqlite_call_rows import CallRows
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class SqliteCalls:
 
     def _add(self, run_id: str, step: NewStep, index: int) -> None:
         finished_at = None
-        if step.status is not StepStatus.RETRYING:
+        if step.status not in (StepStatus.RETRYING, StepStatus.CANCELLED):
             finished_at = max(self._now(), step.started_us)
         self._writes.step_rows.append(
             (
@@ -137,8 +137,10 @@ class SqliteCalls:
 
     def expire(self, run_id: str, key: str, fence: Fence | None) -> Wait | None:
         wait = self._rows.wait(run_id, key)
-        if wait is None or wait.state is not WaitState.OPEN or not self._may_expire(run_id, fence):
+        if wait is None or wait.state is not WaitState.OPEN:
             return wait
+        if not self._may_expire(run_id, fence):
+            return None if fence is not None else wait
         self._end(wait, WaitState.EXPIRED)
         if wait.kind is WaitKind.CHILD:
             self._writes.cancel_all([wait.name])
@@ -164,7 +166,7 @@ class SqliteCalls:
             return SignalAnswer.REPEATED if self._is_same(run_id, new, known) else SignalAnswer.CONFLICT
         if run.is_final:
             return SignalAnswer.RUN_FINISHED
-        wait = self._rows.wait_for_signal(run_id, new.name, self._now())
+        wait = self._rows.wait_for_signal(run_id, new.name, self._now_for(run))
         event = self._event(EventType.SIGNAL, {"signal_id": new.signal_id, "name": new.name, "data": new.data})
         if wait is None:
             index = self._take_indexes("add_to_stream", run_id, [event])
@@ -191,7 +193,8 @@ class SqliteCalls:
         wait = approval.wait
         if wait.state is not WaitState.OPEN:
             return Decided(approval=approval, is_recorded=False, is_repeat=_repeats(decision, wait))
-        if wait.due_at is not None and to_us(wait.due_at) <= self._now():
+        run = sqlite_rows.read_run(self._db, self._sql, wait.run_id, values=False)
+        if wait.due_at is not None and to_us(wait.due_at) <= self._now_for(run):
             self._end(wait, WaitState.EXPIRED)
             return Decided(approval=self._approval(approval_id), is_recorded=False)
         said = codec.load(decision)
@@ -210,9 +213,10 @@ class SqliteCalls:
         self._end(wait, WaitState.ANSWERED, answer=decision, before=[event])
         return Decided(approval=self._approval(approval_id), is_recorded=True)
 
-    def answer_parent(self, run_id: str, outcome: Outcome) -> None:
-        """Tell a run's end to the run that waits for it, if there is one."""
-        waits = self._rows.waits_for_child(run_id, self._now())
+    def answer_parent(self, run_id: str, parent_run_id: str, outcome: Outcome) -> None:
+        """Tell a run's end to the run that started it, if that waits for it."""
+        parent = sqlite_rows.read_run(self._db, self._sql, parent_run_id, values=False)
+        waits = self._rows.waits_for_child(run_id, self._now_for(parent))
         if not waits:
             return
         answer = codec.encode({"status": outcome.status.value, "result": outcome.result, "error": outcome.error})
@@ -256,10 +260,15 @@ class SqliteCalls:
     def copy(self, copies: Copies, run_id: str) -> None:
         """Let a new run begin with what an earlier one has recorded."""
         self._writes.flush()
-        bindings = {"run_id": run_id, "source": copies.run_id, "until": copies.until_index}
-        statements = ["copy_steps", "copy_waits", "copy_blobs", "copy_entries"]
-        if copies.until_index is None:
-            statements.insert(0, "copy_signals")
+        bindings = {
+            "run_id": run_id,
+            "source": copies.run_id,
+            "until": copies.until_index,
+            "keeps_signals": copies.keeps_signals,
+        }
+        statements = ["copy_steps", "copy_waits", "copy_signals", "copy_blobs", "copy_entries"]
+        if not copies.keeps_signals:
+            statements.remove("copy_signals")
         for statement in statements:
             self._db.execute(self._sql[statement], bindings)
 
@@ -267,6 +276,14 @@ class SqliteCalls:
 
     def _now(self) -> int:
         return self._writes.clock.now_us()
+
+    def _now_for(self, run: Run | None) -> int:
+        """What a wait's `due_at` is compared with when it is answered.
+
+        While an engine has the run, that engine's timer says when it is too late: the wall clock may have jumped.
+        """
+        has_engine = run is not None and run.owner is not None and self._writes.is_alive(run.owner)
+        return 0 if has_engine else self._now()
 
     def _progress(self, fence: Fence, events: Sequence[NewEvent]) -> int | None:
         """Append events to a run that has recorded something; returns its `last_index`, None if the fence is lost."""

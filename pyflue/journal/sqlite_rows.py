@@ -56,8 +56,8 @@ def to_run(row: tuple[Any, ...]) -> Run:
 
 def to_event(row: tuple[Any, ...]) -> Event:
     """A row of `events`."""
-    stream_id, index, type_, at, data = row
-    return Event(stream_id=stream_id, index=index, type=type_, at=to_datetime(at), data=Raw(data.encode()))
+    stream_id, index, type_, at, data, step = row
+    return Event(stream_id=stream_id, index=index, type=type_, at=to_datetime(at), data=Raw(data.encode()), step=step)
 
 
 def read_run(db: Database, sql: Mapping[str, str], run_id: str, *, values: bool) -> Run | None:

@@ -62,6 +62,7 @@ class SqliteWrites:
         turnstile: Turnstile | None,
         checkpointer: Checkpointer | None,
         touch: Callable[[str], None],
+        is_alive: Callable[[str], bool],
         note_ended: Callable[[str, str], None],
         sql: Mapping[str, str],
         clock: Clock,
@@ -73,6 +74,7 @@ class SqliteWrites:
         self._turnstile = turnstile
         self._checkpointer = checkpointer
         self.touch = touch
+        self.is_alive = is_alive
         self.note_ended = note_ended
         self.sql = sql
         self.clock = clock
@@ -87,7 +89,7 @@ class SqliteWrites:
             share = disk.f_blocks * disk.f_frsize // _PAGE_BYTES // _WAL_SHARE
             self._checkpoint_pages = min(_CHECKPOINT_PAGES, share)
             self._most_wal_pages = min(_MOST_WAL_PAGES, share * 2)
-        self._has_looked_for_room = False
+        self._room_bytes: int | None = None
         self._wal_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
@@ -106,7 +108,7 @@ class SqliteWrites:
             self._has_turn = True
             self._turn_ends_at = time.monotonic() + _TURN_S
         self.db.execute("BEGIN IMMEDIATE")
-        self._has_looked_for_room = False
+        self._room_bytes = None
 
     def commit(self) -> None:
         self.flush()
@@ -197,7 +199,7 @@ class SqliteWrites:
         return SqliteCalls(self)
 
     def accept(self, new: NewRun) -> Accepted:
-        self._leave_room()
+        self._leave_room(len(memoryview(new.payload)))
         run_id = new.run_id
         if new.idempotency_key is not None:
             known = self.db.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
@@ -281,7 +283,7 @@ class SqliteWrites:
         return count
 
     def append(self, fence: Fence, events: Sequence[NewEvent]) -> bool:
-        self._leave_room()
+        self._leave_room(sum(len(memoryview(event.data)) for event in events))
         row = self.db.execute(
             self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
         ).fetchone()
@@ -294,7 +296,7 @@ class SqliteWrites:
         """Store events under the indexes up to `last_index`, which the run's row has moved forward to."""
         for index, event in enumerate(events, last_index - len(events) + 1):
             data = self._event_data(run_id, event.data, event.more)
-            self._event_rows.append((run_id, index, event.type, event.at_us, data))
+            self._event_rows.append((run_id, index, event.type, event.at_us, data, event.step))
         self.touch(run_id)
 
     def finish(self, fence: Fence, outcome: Outcome, earlier: Sequence[NewEvent]) -> Outcome | None:
@@ -329,7 +331,7 @@ class SqliteWrites:
             # Those that it started after its end was asked for.
             self.cancel_below(run_id)
         if parent_run_id is not None:
-            self.calls.answer_parent(run_id, outcome)
+            self.calls.answer_parent(run_id, parent_run_id, outcome)
         return outcome
 
     def finish_queued(self, run_id: str, outcome: Outcome) -> bool:
@@ -410,7 +412,7 @@ class SqliteWrites:
         self.touch(run_id)
         children = self.calls.close_waits(run_id) if has_open_waits else []
         if parent_run_id is not None:
-            self.calls.answer_parent(run_id, outcome)
+            self.calls.answer_parent(run_id, parent_run_id, outcome)
         return children
 
     def _cancel_one(self, run_id: str) -> None:
@@ -437,7 +439,7 @@ class SqliteWrites:
         return run
 
     def _event(self, stream_id: str, index: int, type_: EventType, at_us: int, data: Raw) -> None:
-        self._event_rows.append((stream_id, index, type_.value, at_us, self._event_data(stream_id, data)))
+        self._event_rows.append((stream_id, index, type_.value, at_us, self._event_data(stream_id, data), None))
 
     def _event_data(self, stream_id: str, data: Raw, more: Raw | None = None) -> str:
         stored, kept = stored_data(data, more, self._limits.event_bytes)
@@ -445,20 +447,25 @@ class SqliteWrites:
             sqlite_rows.put_blob(self.db, self.sql, stream_id, kept)
         return str(memoryview(stored), "utf-8")
 
-    def _leave_room(self) -> None:
-        """Refuse what can wait while the disk is nearly full. Looks once per transaction.
+    def _leave_room(self, size_bytes: int) -> None:
+        """Refuse what can wait if too little of the disk were left for what cannot.
 
         Raises:
             JournalFull
         """
-        if self._has_looked_for_room or self._folder is None:
+        if self._folder is None:
             return
-        disk = os.statvfs(self._folder)
-        reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
-        free = disk.f_bavail * disk.f_frsize
-        if free < reserve and free + self._unused_bytes() < reserve:
+        if self._room_bytes is None:  # looked for once in a transaction
+            disk = os.statvfs(self._folder)
+            free = disk.f_bavail * disk.f_frsize
+            reserve = min(_RESERVE_BYTES, disk.f_blocks * disk.f_frsize // _RESERVE_SHARE)
+            self._room_bytes = free - reserve
+            if self._room_bytes < reserve:
+                self._room_bytes += self._unused_bytes()
+        # It is written to the log and then to the file, in whole pages.
+        self._room_bytes -= 2 * (size_bytes + _PAGE_BYTES)
+        if self._room_bytes < 0:
             raise JournalFull(self._name)
-        self._has_looked_for_room = True
 
     def _unused_bytes(self) -> int:
         """Space that the files have and do not use: free pages, and what rolled-back transactions left of the log."""

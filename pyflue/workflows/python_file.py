@@ -86,7 +86,7 @@ class PythonWorkflow:
         try:
             return self.result.dump(value)
         except Misfit as misfit:
-            raise ResultInvalid(self.name, misfit.problems) from misfit.__cause__
+            raise ResultInvalid(f"workflow {self.name!r}", misfit.problems) from misfit.__cause__
 
 
 class PythonLoader:

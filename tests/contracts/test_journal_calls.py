@@ -232,7 +232,7 @@ async def test_a_superseded_attempt_records_no_calls(journal: Journal) -> None:
     assert await journal.start_child(fence, child, new_wait(WaitKind.CHILD, name=child.run_id)) is None
     assert await journal.park(fence, new_park()) is False
     assert await journal.restart(fence) is False
-    assert (await wait_of(journal, new)) == await journal.expire(new.run_id, "paid", fence=fence)
+    assert await journal.expire(new.run_id, "paid", fence=fence) is None
     assert await refused(journal, lambda: journal.note(fence, new_step())) == [(fence, None)]
     assert await refused(journal, lambda: journal.close_wait(fence, "paid")) == [(fence, None)]
 
@@ -469,15 +469,20 @@ async def test_one_signal_id_is_one_signal(journal: Journal) -> None:
     assert [event.type for event in await journal.events(new.run_id)] == ["run_start", "signal", "run_end"]
 
 
-async def test_a_wait_past_its_time_takes_no_signal(journal: Journal, clock: StillClock) -> None:
-    new, fence = await parked(journal, new_wait(due_us=clock.now_us() + AN_HOUR))
+async def test_a_wait_past_its_time_takes_no_signal_if_no_engine_has_the_run(
+    journal: Journal, clock: StillClock
+) -> None:
+    new, _ = await parked(journal, new_wait(due_us=clock.now_us() + AN_HOUR))
+    await journal.disown("engine-1")
     clock.offset_us = AN_HOUR
 
     assert await journal.signal(new.run_id, new_signal(data=1)) is SignalAnswer.KEPT
-    assert await status_of(journal, new.run_id) == (RunStatus.WAITING, "engine-1")
-    expired = await journal.expire(new.run_id, "paid", fence=fence)
+    assert await status_of(journal, new.run_id) == (RunStatus.WAITING, None)
+    expired = await journal.expire(new.run_id, "paid", fence=None)
     assert expired is not None
     assert (expired.state, expired.answer) == (WaitState.EXPIRED, None)
+    (run,) = await journal.claim("engine-1", 1)
+    fence = Fence(run_id=new.run_id, owner="engine-1", attempt=run.attempt)
     opened = await journal.open_wait(fence, new_wait(key="next", name="paid"))
     assert opened is not None
     assert opened.wait.answer == raw(1)
@@ -583,14 +588,34 @@ async def test_a_decision_past_its_time_finds_the_approval_expired(journal: Jour
     """F20"""
     wait = new_wait(WaitKind.APPROVAL, due_us=clock.now_us() + AN_HOUR)
     new, _ = await parked(journal, wait)
+    await journal.disown("engine-1")
     clock.offset_us = AN_HOUR
 
     decided = await journal.decide(wait.wait_id, decision())
 
     assert decided is not None
     assert (decided.is_recorded, decided.is_repeat, decided.approval.state) == (False, False, ApprovalState.EXPIRED)
-    assert await status_of(journal, new.run_id) == (RunStatus.RUNNING, "engine-1")
+    assert await status_of(journal, new.run_id) == (RunStatus.QUEUED, None)
     assert of_type(await journal.events(new.run_id), "approval_decided") == []
+
+
+@promise("F16")
+async def test_while_an_engine_has_the_run_its_timer_decides_and_not_the_clock_on_the_wall(
+    journal: Journal, clock: StillClock
+) -> None:
+    wait = new_wait(WaitKind.APPROVAL, due_us=clock.now_us() + AN_HOUR)
+    await parked(journal, wait)
+    new, _ = await parked(journal, new_wait(due_us=clock.now_us() + AN_HOUR))
+    parent, child = await with_child(journal, due_us=clock.now_us() + AN_HOUR)
+    clock.offset_us = 10 * AN_HOUR
+
+    decided = await journal.decide(wait.wait_id, decision())
+    await journal.finish(fence_of(child), DONE)
+
+    assert decided is not None
+    assert decided.is_recorded
+    assert await journal.signal(new.run_id, new_signal(data=1)) is SignalAnswer.DELIVERED
+    assert (await wait_of(journal, parent, "call")).state is WaitState.ANSWERED
 
 
 async def test_a_decision_after_the_runs_end_finds_the_approval_cancelled(journal: Journal) -> None:
@@ -712,6 +737,7 @@ async def test_a_child_that_ends_too_late_or_whose_parent_has_ended_answers_nobo
     late_parent, late = await with_child(journal, due_us=clock.now_us() + AN_HOUR)
     ended_parent, child = await with_child(journal)
     await journal.finish(fence_of(ended_parent), DONE)
+    await journal.release(fence_of(late_parent))
     clock.offset_us = AN_HOUR
 
     await journal.finish(fence_of(late), DONE)
@@ -904,7 +930,7 @@ async def recorded_run(journal: Journal, clock: StillClock) -> tuple[NewRun, dic
 async def test_a_new_run_begins_with_what_an_earlier_one_has_completed(journal: Journal, clock: StillClock) -> None:
     source, calls = await recorded_run(journal, clock)
     last_index = (await the_run(journal, source.run_id)).last_index
-    retry = new_run(retried_from=source.run_id, copies=Copies(run_id=source.run_id))
+    retry = new_run(retried_from=source.run_id, copies=Copies(run_id=source.run_id, keeps_signals=True))
 
     await journal.accept(retry)
     await journal.delete(source.run_id)

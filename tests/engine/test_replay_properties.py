@@ -85,9 +85,7 @@ def _story(machine: Machine) -> tuple[Any, ...]:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def _stop_and_resume(program: list[Operation], stop_after: int, stops_with_kill: bool, seed: int) -> None:
     undisturbed = Plan(programs=[program], servers=1, is_calm=True)
-    stopped = Plan(
-        programs=[program], servers=1, is_calm=True, stop_after=stop_after, stops_with_kill=stops_with_kill
-    )
+    stopped = Plan(programs=[program], servers=1, is_calm=True, stop_after=stop_after, stops_with_kill=stops_with_kill)
     assert _story(carry_out(stopped, random.Random(seed))) == _story(carry_out(undisturbed, random.Random(seed)))
 
 

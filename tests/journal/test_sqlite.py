@@ -298,7 +298,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_is_recovered_from(small
 
         with pytest.raises(JournalFull, match="nothing was recorded"):
             await journal.accept(new_run(payload="y" * 10_000))
-        journal.append(fence_of(run), new_event(data={"text": "z" * 10_000}))
+        journal.append(fence_of(run), new_event(data={"text": "z" * 200_000}))
         with pytest.raises(JournalFull):
             await journal.finish(fence_of(run), DONE)
         assert [(fence, type(error)) for fence, error in lost] == [(fence_of(run), JournalFull)]

@@ -56,7 +56,9 @@ def check_events(machine: Machine, runs: dict[str, dict[str, Any]]) -> None:
         assert "replay_drift" not in types, (run_id, events)
         ends = Counter(data["step"] for _, type_, data in events if type_ == "step_end")
         steps = machine.disk.read(
-            "SELECT key FROM steps WHERE run_id = ? AND status <> 'retrying' AND kind IN ('step', 'start')", run_id
+            "SELECT key FROM steps WHERE run_id = ? AND status IN ('completed', 'failed')"
+            " AND kind IN ('step', 'start')",
+            run_id,
         )
         # A wait that was given up and is made again ends twice in the events.
         waits = machine.disk.read("SELECT key FROM waits WHERE run_id = ? AND state IN ('answered', 'expired')", run_id)
@@ -64,7 +66,9 @@ def check_events(machine: Machine, runs: dict[str, dict[str, Any]]) -> None:
         assert expected <= ends, (run_id, expected - ends)
         if not _is_ragged(_program(run)):
             assert expected == ends, (run_id, ends - expected)
-        check_logs(run, [data["message"] for _, type_, data in events if type_ == "log"])
+        logged = machine.disk.read("SELECT data, step FROM events WHERE stream_id = ? AND type = 'log'", run_id)
+        check_logs(run, [codec.load(Raw(data.encode()))["message"] for data, step in logged if step is None])
+        check_logs_of_steps(machine, run, Counter(step for _, step in logged if step is not None))
 
 
 def check_logs(run: dict[str, Any], lines: list[str]) -> None:
@@ -74,6 +78,17 @@ def check_logs(run: dict[str, Any], lines: list[str]) -> None:
     assert Counter(lines) <= expected, (run["run_id"], Counter(lines) - expected)
     if run["status"] == "completed" and not _is_ragged(program):
         assert Counter(lines) == expected, (run["run_id"], expected - Counter(lines))
+
+
+def check_logs_of_steps(machine: Machine, run: dict[str, Any], lines: Counter[str]) -> None:
+    """An attempt at a step says its line once, although it may have been cut off and made again."""
+    assert set(lines.values()) <= {1}, (run["run_id"], lines)
+    attempts = machine.disk.read(
+        "SELECT key, attempts FROM steps WHERE run_id = ? AND kind = 'step' AND status <> 'cancelled'", run["run_id"]
+    )
+    for key, last in attempts:
+        if (run["run_id"], key) in machine.outside.effects:
+            assert all(lines[f"{key}/attempt-{attempt}"] for attempt in range(1, last + 1)), (run["run_id"], key, lines)
 
 
 def _program(run: dict[str, Any]) -> Program:

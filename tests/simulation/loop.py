@@ -4,8 +4,8 @@
 context variables on to callbacks and tasks. Within a process callbacks run in the order asyncio promises; between
 processes, and between a process and its own threads (which answer after a random delay), any order may happen.
 
-A process dies as with kill -9: none of its callbacks runs any more, no `finally`, no `except`. When nothing is ready the
-time jumps to the next timer. Knows asyncio only.
+A process dies as with kill -9: none of its callbacks runs any more, no `finally`, no `except`. When nothing is ready,
+the time jumps to the next timer. Knows asyncio only.
 """
 
 from __future__ import annotations
@@ -259,7 +259,10 @@ class World(asyncio.BaseEventLoop):
 
     def end(self) -> None:
         """Forget everything, the dead included."""
-        left = {*asyncio.all_tasks(self), *(task for process in (*self._dead, *self._processes) for task in process.tasks)}
+        left = {
+            *asyncio.all_tasks(self),
+            *(task for process in (*self._dead, *self._processes) for task in process.tasks),
+        }
         for task in left:
             task._log_destroy_pending = False
             _close(task.get_coro())

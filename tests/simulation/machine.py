@@ -1,7 +1,7 @@
 """A machine with a journal, servers that run engines on it, and everybody outside who wants something of them.
 
-A `Machine` is one simulation: `Plan` says what happens to its servers, and its random numbers decide the rest. It drives
-the real `EmbeddedEngine` on the real SQL. The effects of steps happen here, and are counted.
+A `Machine` is one simulation: `Plan` says what happens to its servers, and its random numbers decide the rest. It
+drives the real `EmbeddedEngine` on the real SQL. The effects of steps happen here, and are counted.
 """
 
 from __future__ import annotations
@@ -188,12 +188,15 @@ class Machine:
             server and server.process is process and server.engine.engine_id == owner for server in self.servers
         )
         recorded = self.disk.read("SELECT status, attempts FROM steps WHERE run_id = ? AND key = ?", ctx.id, key)
-        if is_owner and recorded and recorded[0][0] != "retrying":
+        status, attempts = recorded[0] if recorded else (None, 0)
+        if is_owner and status in {"completed", "failed"}:
             self.problems.append(f"{key} of {ctx.id} is recorded, and is done again")
-        step_attempt = 1 + (recorded[0][1] if recorded else 0)
+        # An attempt that the program itself cut off is made again.
+        step_attempt = attempts if status == "cancelled" else attempts + 1
         effect = Effect(attempt=ctx.attempt, step_attempt=step_attempt, digest=digest)
         self.outside.effects[ctx.id, key].append(effect)
         process.pass_point()
+        ctx.log.info("effect")
         await asyncio.sleep(operation["takes_s"])
         process.pass_point()
         effect.is_done = True
@@ -361,9 +364,10 @@ class Machine:
             for run_id, payload in self.disk.read("SELECT run_id, payload FROM runs WHERE finished_at IS NULL"):
                 if run_id not in self._seen_runs:
                     self._seen_runs.add(run_id)
-                    for operation in operations_of(self.value(run_id, payload)["program"]):
+                    for number, operation in enumerate(operations_of(self.value(run_id, payload)["program"])):
                         if operation["do"] == "signal":
-                            self._answering.append(actors.create_task(self._signal(run_id, operation["name"])))
+                            signal = self._signal(run_id, operation["name"], f"signal-{number}")
+                            self._answering.append(actors.create_task(signal))
             approvals = self.disk.read("SELECT wait_id, name FROM waits WHERE kind = 'approval' AND state = 'open'")
             for approval_id, asked in approvals:
                 if approval_id not in self._seen_approvals:
@@ -372,19 +376,17 @@ class Machine:
                         self._answering.append(actors.create_task(self._decide(approval_id, asked, name)))
             await asyncio.sleep(LOOK_S)
 
-    async def _signal(self, run_id: str, name: str) -> None:
+    async def _signal(self, run_id: str, name: str, signal_id: str) -> None:
         await asyncio.sleep(self.chance.choice([0, 0.3, 1.0, 3.0]))
         await self._on_some_server(
-            lambda engine: _unless_finished(engine.signal(run_id, name, name, signal_id=f"the-{name}"))
+            lambda engine: _unless_finished(engine.signal(run_id, name, name, signal_id=signal_id))
         )
 
     async def _decide(self, approval_id: str, asked: str, name: str) -> None:
         await asyncio.sleep(self.chance.choice([0, 0.3, 1.0, 3.0]))
         approved = len(asked) % 2 == 0 if self.plan.is_calm else self.chance.random() < 0.5
         try:
-            approval = await self._on_some_server(
-                lambda engine: engine.decide(approval_id, approved=approved, by=name)
-            )
+            approval = await self._on_some_server(lambda engine: engine.decide(approval_id, approved=approved, by=name))
         except (ApprovalClosed, ApprovalNotFound):
             return
         # Two people may say the same; the decision is the first one's.
@@ -405,4 +407,3 @@ async def _unless_finished(work: Awaitable[Any]) -> Any:
         return await work
     except (RunFinished, RunNotFound):
         return None
-

@@ -22,7 +22,7 @@ INSERT INTO idempotency_keys (key, request_digest, run_id, created_at) VALUES (:
 
 -- append_event --
 -- Add an event to a stream. The writer has just taken the index from the stream's last_index in this transaction: no gaps.
-INSERT INTO events (stream_id, idx, type, at, data) VALUES (?, ?, ?, ?, ?);
+INSERT INTO events (stream_id, idx, type, at, data, step) VALUES (?, ?, ?, ?, ?, ?);
 
 -- take_indexes --
 -- Move a run's last_index forward, if the fence still holds.
@@ -197,11 +197,11 @@ WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AN
 
 -- events --
 -- Events of a stream above an index.
-SELECT stream_id, idx, type, at, data FROM events WHERE stream_id = ? AND idx > ? ORDER BY idx LIMIT ?;
+SELECT stream_id, idx, type, at, data, step FROM events WHERE stream_id = ? AND idx > ? ORDER BY idx LIMIT ?;
 
 -- events_of_types --
 -- Events of a stream above an index, of some types (a JSON list) only.
-SELECT stream_id, idx, type, at, data FROM events
+SELECT stream_id, idx, type, at, data, step FROM events
 WHERE stream_id = ? AND idx > ? AND type IN (SELECT value FROM json_each(?)) ORDER BY idx LIMIT ?;
 
 -- index_before --
@@ -301,7 +301,7 @@ WHERE run_id = ?2 AND finished_at IS NULL
 RETURNING last_index;
 
 -- put_step --
--- Record a step; of an earlier record of its key only one that says `retrying` is replaced.
+-- Record a step; of an earlier record of its key only one that says `retrying` or `cancelled` is replaced.
 INSERT INTO steps (
     run_id, key, kind, name, position, input_digest, status, value, error, attempts, started_at, finished_at,
     started_index, recorded_index
@@ -311,7 +311,7 @@ ON CONFLICT (run_id, key) DO UPDATE SET
     status = excluded.status, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
     started_at = excluded.started_at, finished_at = excluded.finished_at, started_index = excluded.started_index,
     recorded_index = excluded.recorded_index
-WHERE steps.status = 'retrying';
+WHERE steps.status IN ('retrying', 'cancelled');
 
 -- put_wait --
 -- Open a wait; one of its key that is not open any more is replaced.
@@ -496,6 +496,7 @@ SELECT
 FROM waits JOIN runs ON runs.run_id = waits.run_id
 WHERE
     waits.run_id = :source AND state IN ('answered', 'expired') AND (:until IS NULL OR answered_index <= :until)
+    AND NOT (:keeps_signals AND state = 'expired' AND waits.kind <> 'timer')
     AND NOT (
         waits.kind = 'child' AND state = 'answered' AND json_extract(
             iif(
@@ -508,11 +509,13 @@ WHERE
     );
 
 -- copy_signals --
--- Let a new run begin with the signals that no wait of an earlier one has taken.
+-- Let a new run begin with the signals that none of its copied waits has taken.
 INSERT INTO signals (run_id, signal_id, name, data, at, arrived_index)
 SELECT :run_id, signal_id, name, data, at, arrived_index - last_index - 1
 FROM signals JOIN runs ON runs.run_id = signals.run_id
-WHERE signals.run_id = :source AND consumed_by IS NULL;
+WHERE
+    signals.run_id = :source
+    AND (consumed_by IS NULL OR consumed_by NOT IN (SELECT key FROM waits WHERE waits.run_id = :run_id));
 
 -- copy_blobs --
 -- Let a new run have the large values of its copied records.

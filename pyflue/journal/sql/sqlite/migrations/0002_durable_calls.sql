@@ -39,3 +39,6 @@ CREATE INDEX approvals ON waits (wait_id) WHERE kind = 'approval' AND wait_id IS
 CREATE INDEX approvals_open ON waits (wait_id) WHERE kind = 'approval' AND state = 'open';
 
 CREATE INDEX signals_kept ON signals (run_id, name, arrived_index) WHERE consumed_by IS NULL;
+
+-- The attempt at a step that said something: when a run is replayed, a finished step says nothing.
+ALTER TABLE events ADD COLUMN step TEXT;
