@@ -96,6 +96,7 @@ async def _wait_for_child(
             wait_id=new_ulid(),
             digest=values.digest(payload),
             due_us=due_in(calls, timeout_s),
+            created_us=calls.clock.now_us(),
             started_index=calls.index,
         )
         about = about_wait(call, new)

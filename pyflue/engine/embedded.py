@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -34,16 +33,15 @@ from ..errors import (
     RunTimedOut,
     TooLarge,
 )
-from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Outcome, Run, RunStatus, follow
+from ..journal import Accepted, Event, Fence, Journal, NewRun, Outcome, Run, RunStatus, follow
 from ..logs import logger
 from ..settings import EngineSettings, Limits
 from . import failures, scopes
-from .calls import Calls
-from .context import FlueContext
 from .drive import Drive, StopReason, failed
+from .handle import Handle
 from .port import NO_PATCH, NOT_GIVEN, RunHandle, Submission
+from .preparing import Attempts
 from .quarantine import CRASHES_OF_A_SUSPECT, Quarantine, examine
-from .recorder import JournalRecorder
 from .slots import Slots
 from .supervisor import Supervisor
 from .workflow import Recovery, Workflow, WorkflowSource
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
 log = logger("pyflue.engine")
 
 _CLAIM_AT_ONCE = 100
-_EVENTS_AT_ONCE_BYTES = 1024**2
 #: Stands among the arriving runs for those that a claim under way will bring.
 _CLAIM = "claim"
 #: How long suspects wait after a quarantine that could not be started.
@@ -104,6 +101,9 @@ class EmbeddedEngine:
         self._is_supervised_apart = is_supervised_apart
         self._drives: dict[str, Drive] = {}
         self._slots = Slots(self._limits.running if adopts else None)
+        self._attempts = Attempts(
+            self, journal, clock=self._clock, limits=self._limits, slots=self._slots, root=self._root
+        )
         #: False in a quarantine: a run that waits has shown that it does not end its process.
         self._keeps_waiting = True
         self._answers_seen = 0
@@ -228,7 +228,7 @@ class EmbeddedEngine:
         if starts_at_once:
             drive = self._start_submitted(run_id, submission, deadline_us, accepted=accepted)
             accepted.add_done_callback(functools.partial(self._check_accepted, drive))
-            return _Handle(self, run_id, drive, accepted=accepted)
+            return Handle(self, run_id, drive, accepted=accepted)
         return await self._after_accept(accepted, run_id, submission, is_ours, deadline_us)
 
     async def wait(self, run_id: str) -> Run:
@@ -369,7 +369,7 @@ class EmbeddedEngine:
             if answer.is_conflict:
                 raise IdempotencyConflict(submission.idempotency_key or "", answer.run_id)
             if answer.is_repeat:
-                return _Handle(self, answer.run_id, self._drives.get(answer.run_id), is_repeat=True)
+                return Handle(self, answer.run_id, self._drives.get(answer.run_id), is_repeat=True)
             if is_ours and not self._is_accepting:
                 await self._journal.release(Fence(run_id=run_id, owner=self.engine_id, attempt=1))
                 is_ours = False
@@ -380,7 +380,7 @@ class EmbeddedEngine:
         if drive is None:
             self._has_backlog = True
             self._claim_wanted.set()
-        return _Handle(self, run_id, drive)
+        return Handle(self, run_id, drive)
 
     def _check_accepted(self, drive: Drive, accepted: asyncio.Future[Accepted]) -> None:
         error = None if accepted.cancelled() else accepted.exception()
@@ -428,7 +428,7 @@ class EmbeddedEngine:
             self._claim_wanted.set()
             return
         self._start(
-            self._prepare(
+            self._attempts.prepare(
                 Fence(run_id=child.run_id, owner=self.engine_id, attempt=1),
                 workflow,
                 parsed,
@@ -461,7 +461,7 @@ class EmbeddedEngine:
         history: History | None = None,
     ) -> Drive:
         fence = Fence(run_id=run_id, owner=self.engine_id, attempt=1)
-        drive = self._prepare(
+        drive = self._attempts.prepare(
             fence,
             submission.workflow,
             submission.parsed,
@@ -476,48 +476,6 @@ class EmbeddedEngine:
             drive.calls.remember(history)
         return self._start(drive)
 
-    def _prepare(
-        self,
-        fence: Fence,
-        workflow: Workflow,
-        payload: Any,
-        *,
-        tags: tuple[str, ...],
-        deadline_us: int | None,
-        request: Raw | None,
-        last_index: int,
-        depth: int,
-        accepted: asyncio.Future[Accepted] | None = None,
-    ) -> Drive:
-        recorder = JournalRecorder(self._journal, fence, last_index=last_index, clock=self._clock, limits=self._limits)
-        drive = Drive(fence=fence, workflow=workflow, deadline_us=deadline_us, root=self._root)
-        drive.recorder = recorder
-        drive.calls = Calls(
-            fence=fence,
-            journal=self._journal,
-            recorder=recorder,
-            clock=self._clock,
-            limits=self._limits,
-            slots=self._slots,
-            host=_Host(self, drive, depth),
-            root=self._root,
-            accepted=accepted,
-            is_strict=workflow.is_strict,
-        )
-        drive.calls.parking.on_parked = functools.partial(self._note_parked, drive)
-        drive.context = FlueContext(
-            run_id=fence.run_id,
-            workflow=workflow.name,
-            payload=payload,
-            recorder=recorder,
-            calls=drive.calls,
-            attempt=fence.attempt,
-            tags=tags,
-            deadline_us=deadline_us,
-            request=request,
-        )
-        return drive
-
     def _start(self, drive: Drive) -> Drive:
         self._drives[drive.fence.run_id] = drive
         # Not in a task group: a workflow may refuse to be cancelled, and must not hold up the stop of the engine,
@@ -529,7 +487,8 @@ class EmbeddedEngine:
             self._supervisor.watch_deadline(drive)
         return drive
 
-    def _note_parked(self, drive: Drive) -> None:
+    def note_parked(self, drive: Drive) -> None:
+        """A run has begun to wait, and has given its slot back."""
         if not self._keeps_waiting:
             drive.stop(StopReason.SHUTDOWN)
         elif self._has_backlog:
@@ -637,51 +596,14 @@ class EmbeddedEngine:
             if run.deadline_at is not None and to_us(run.deadline_at) <= self._clock.now_us():
                 raise RunTimedOut(run.run_id, rfc3339(run.deadline_at))
             workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
-            if run.attempt > 1 and workflow.recovery is Recovery.FAIL:
+            if run.is_interrupted and workflow.recovery is Recovery.FAIL:
                 raise RunInterrupted(run.run_id)
             parsed = workflow.parse(codec.load(run.payload or codec.NULL))
         except Exception as error:  # noqa: BLE001  (loaders and parsers may be a plug-in's)
             outcome = Outcome(status=RunStatus.FAILED, error=failures.describe(error, self._root))
             await self._journal.finish(fence, outcome)
             return None
-        drive = self._prepare(
-            fence,
-            workflow,
-            parsed,
-            tags=run.tags,
-            deadline_us=_us(run.deadline_at),
-            request=run.request,
-            last_index=run.last_index,
-            depth=run.depth,
-        )
-        try:
-            await self._recall(drive, run)
-        except BaseException:
-            drive.calls.parking.close()
-            raise
-        return self._start(drive)
-
-    async def _recall(self, drive: Drive, run: Run) -> None:
-        """Give an attempt what earlier ones recorded."""
-        if run.attempt > 1:
-            if drive.workflow.version != run.workflow_version:
-                self._journal.append(drive.fence, self._version_changed(run, drive.workflow))
-            if drive.workflow.recovery is Recovery.RESTART:
-                await self._journal.restart(drive.fence)
-                return
-            await drive.recorder.remember(_events_of(self._journal, run))
-        elif run.retried_from is None and run.forked_from is None:
-            return
-        drive.calls.remember(await self._journal.history(run.run_id))
-
-    def _version_changed(self, run: Run, workflow: Workflow) -> NewEvent:
-        data = {
-            "level": "warn",
-            "message": "The workflow's source has changed since the run was accepted.",
-            "accepted_version": run.workflow_version,
-            "workflow_version": workflow.version,
-        }
-        return NewEvent(type=EventType.LOG, at_us=self._clock.now_us(), data=Raw(codec.encode(data)))
+        return self._start(await self._attempts.resume(fence, run, workflow, parsed))
 
     async def drive_these(self, run_ids: Sequence[str]) -> None:
         """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine).
@@ -824,77 +746,3 @@ class EmbeddedEngine:
 
     async def _fail_crash_loop(self, run_id: str, crashes: int, how: str) -> None:
         await self._journal.finish_queued(run_id, failed(CrashLoop(run_id, crashes, how)))
-
-
-class _Host:
-    """Implements `calls.Host` for one attempt."""
-
-    def __init__(self, engine: EmbeddedEngine, drive: Drive, depth: int) -> None:
-        self._engine = engine
-        self._drive = drive
-        self._depth = depth
-
-    @property
-    def stopped_because(self) -> str | None:
-        return self._drive.stop_reason or (StopReason.FAILED if self._drive.failure is not None else None)
-
-    def fail(self, error: PyFlueError) -> None:
-        # Perhaps from a thread of the run.
-        self._engine.fail(self._drive, error)
-
-    def give_up(self, error: Exception) -> None:
-        self._drive.give_up(error)
-
-    async def find(self, workflow: str) -> Workflow:
-        return await self._engine.find(workflow)
-
-    def place_child(self, workflow: Workflow, payload: Raw, tags: tuple[str, ...]) -> NewRun:
-        return self._engine.place_child(self._drive.fence.run_id, self._depth, workflow, payload, tags)
-
-    def child_accepted(self, child: NewRun, workflow: Workflow, parsed: Any, *, is_there: bool) -> None:
-        self._engine.child_accepted(child, workflow, parsed, is_there=is_there)
-
-    def cancel_soon(self, run_id: str) -> None:
-        self._engine.cancel_soon(run_id)
-
-
-class _Handle:
-    """Implements `RunHandle`."""
-
-    def __init__(
-        self,
-        engine: EmbeddedEngine,
-        run_id: str,
-        drive: Drive | None,
-        *,
-        is_repeat: bool = False,
-        accepted: asyncio.Future[Accepted] | None = None,
-    ) -> None:
-        self.run_id = run_id
-        self.is_repeat = is_repeat
-        self._engine = engine
-        self._drive = drive
-        self._accepted = accepted
-
-    async def accepted(self) -> None:
-        if self._accepted is not None:
-            await asyncio.shield(self._accepted)
-
-    async def outcome(self) -> Outcome:
-        if self._drive is not None:
-            return await self._drive.when_over()
-        run = await self._engine.wait_while_running(self.run_id)
-        return Outcome(status=run.status, result=run.result, error=run.error)
-
-
-async def _events_of(journal: Journal, run: Run) -> AsyncIterator[Event]:
-    """A run's events so far."""
-    after = 0
-    while events := await journal.events(run.run_id, after=after, limit_bytes=_EVENTS_AT_ONCE_BYTES):
-        for event in events:
-            yield event
-        after = events[-1].index
-
-
-def _us(at: datetime | None) -> int | None:
-    return None if at is None else to_us(at)

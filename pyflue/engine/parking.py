@@ -212,7 +212,9 @@ class Parking:
         from ..journal import Park
 
         shown = [wait.about for wait in itertools.islice(self._waits.values(), _WAITS_SHOWN)]
-        data = {"waits": shown, "more": len(self._waits) - len(shown)}
+        data: dict[str, Any] = {"waits": shown}
+        if len(shown) < len(self._waits):
+            data["more"] = len(self._waits) - len(shown)
         event = NewEvent(type=EventType.RUN_WAITING, at_us=self._clock.now_us(), data=Raw(codec.encode(data)))
         return Park(open_waits=len(self._waits), event=event)
 

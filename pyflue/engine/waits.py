@@ -190,6 +190,7 @@ async def wait(
         request=request,
         digest=digest,
         due_us=due_us,
+        created_us=calls.clock.now_us(),
         started_index=calls.index,
     )
     about = about_wait(call, new) if known is None else known.to_dict()

@@ -15,7 +15,10 @@ from .context import FlueContext
 
 
 class Recovery(StrEnum):
-    """What becomes of a run that was interrupted, when it is taken up again."""
+    """What becomes of a run that lost its engine while it was running, when it is taken up again.
+
+    One that was waiting then is resumed, whatever this says.
+    """
 
     RESUME = "resume"  #: its code runs again, and recorded calls give back what they gave
     RESTART = "restart"  #: what it recorded is forgotten, and it begins anew

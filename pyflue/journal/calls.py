@@ -125,6 +125,8 @@ class NewWait:
     request: Raw | None = None
     digest: str | None = None
     due_us: int | None = None
+    #: By the reading of the clock that `due_us` was taken from: the time between is what the wait may take. None: now.
+    created_us: int | None = None
     #: As in `NewStep`.
     started_index: int = 0
 

@@ -91,6 +91,8 @@ class Run:
     last_index: int = 0
     #: Crashes of its engine since the run last recorded a step or a wait.
     crashes: int = 0
+    #: Whether it lost its engine while it was running, and has not begun to wait since.
+    is_interrupted: bool = False
     #: How many runs stand above it: 0 unless another run started it.
     depth: int = 0
     #: Position in the order of acceptance; the cursor of lists.
@@ -144,13 +146,16 @@ class Event:
     step: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        shown = {
             "stream_id": self.stream_id,
             "index": self.index,
             "type": self.type,
             "at": rfc3339(self.at),
             "data": self.data,
         }
+        if self.step is not None:
+            shown["step"] = self.step
+        return shown
 
     def to_json(self) -> bytes:
         """The event as one line of JSON."""

@@ -119,7 +119,7 @@ class SqliteCalls:
                 new.digest,
                 new.due_us,
                 new.started_index,
-                self._now(),
+                self._now() if new.created_us is None else new.created_us,
             ),
         )
         if not self._db.changes():

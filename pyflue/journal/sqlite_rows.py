@@ -19,8 +19,8 @@ _BLOB_PREFIX = "sha256:"
 def to_run(row: tuple[Any, ...]) -> Run:
     """A row of `run`, `run_head` or `runs`; blob names in payload and result are resolved by `read_run`."""
     (
-        seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
-        finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+        seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at,
+        started_at, finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
         forked_from, idempotency_key, usage, error, *values,
     ) = row  # fmt: skip
     request, payload, result = values or (None, None, None)
@@ -34,6 +34,7 @@ def to_run(row: tuple[Any, ...]) -> Run:
         attempt=attempt,
         last_index=last_index,
         crashes=crashes,
+        is_interrupted=bool(interrupted),
         depth=depth,
         created_at=to_datetime(created_at),
         started_at=None if started_at is None else to_datetime(started_at),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
@@ -398,3 +399,28 @@ async def _check_durations(journal: Journal, run_ids: list[str]) -> None:
         for step in history.steps:
             assert step.finished_at is not None
             assert step.started_at <= step.finished_at
+
+
+@promise("F16")
+async def test_a_clock_set_back_while_a_wait_is_being_recorded_does_not_make_it_longer(tmp_path: Path) -> None:
+    class Clock(MovableClock):
+        """Set back by an hour right after the workflow's own thread has read it for the wait."""
+
+        def now_us(self) -> int:
+            if threading.current_thread().name == "pyflue-journal-writer":
+                return super().now_us() - HOUR_US
+            return super().now_us()
+
+    clock = Clock()
+    journal = open_journal(f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}", clock=clock)
+    async with engine_on(journal, WAITERS, clock=clock) as engine, asyncio.timeout(10):
+        handles = [await engine.submit(submission(workflow, {})) for workflow in WAITERS.workflows.values()]
+        await _until_waiting(journal, [handle.run_id for handle in handles])
+        for handle in handles:
+            (wait,) = await journal.open_waits(handle.run_id)
+            assert wait.due_at is not None
+            assert wait.due_at - wait.created_at <= timedelta(seconds=0.4)
+        clock.offset_us -= HOUR_US
+        outcomes = await asyncio.gather(*[handle.outcome() for handle in handles])
+    assert [value(outcome) for outcome in outcomes] == ["slept", "expired", "expired", "slept"]
+    await journal.close()

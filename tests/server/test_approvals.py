@@ -26,7 +26,12 @@ UNKNOWN = "01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
 WORKFLOWS = {
     "ask": """
 async def run(ctx):
-    decision = await ctx.approve("ship", request=ctx.payload.get("request"), timeout_s=ctx.payload.get("timeout_s"))
+    decision = await ctx.approve(
+        "ship",
+        request=ctx.payload.get("request"),
+        timeout_s=ctx.payload.get("timeout_s"),
+        schema=ctx.payload.get("schema"),
+    )
 
     async def act():
         with open(ctx.payload["effects"], "a") as file:
@@ -171,7 +176,7 @@ async def test_an_approval_whose_time_is_over_is_closed(client: httpx2.AsyncClie
 async def test_of_parallel_decisions_one_wins_and_takes_effect_once(root: Path, here: InProcess) -> None:
     for attempt in range(10):
         effects = root / f"effects-{attempt}"
-        run_id, approval_id = await asked(here, {"effects": str(effects)})
+        run_id, approval_id = await asked(here, {"effects": str(effects), "schema": {}})
         answers = await asyncio.gather(
             *(decide(here.client, approval_id, approved=number % 2 == 0, data={"by": number}) for number in range(16))
         )

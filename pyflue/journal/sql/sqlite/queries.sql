@@ -52,7 +52,9 @@ RETURNING
 
 -- release_run --
 -- Take a run from its owner that gives it up in good order: it is queued again, or stays waiting.
-UPDATE runs SET status = iif(status = 'waiting', 'waiting', 'queued'), owner = NULL
+UPDATE runs SET
+    status = iif(status = 'waiting', 'waiting', 'queued'), owner = NULL,
+    interrupted = iif(status = 'running', 1, interrupted)
 WHERE run_id = :run_id AND owner = :owner AND attempt = :attempt AND finished_at IS NULL
 RETURNING cancel_requested_at;
 
@@ -82,7 +84,8 @@ RETURNING last_index;
 -- Take a run from a fence whose engine has died, or has lost the run's task: it is queued again, or stays waiting.
 UPDATE runs SET
     status = iif(status = 'waiting', 'waiting', 'queued'), owner = NULL,
-    crashes = crashes + iif(:crashed AND status = 'running', 1, 0)
+    crashes = crashes + iif(:crashed AND status = 'running', 1, 0),
+    interrupted = iif(status = 'running', 1, interrupted)
 WHERE run_id = :run_id AND owner = :owner AND attempt = :attempt AND finished_at IS NULL
 RETURNING cancel_requested_at;
 
@@ -123,7 +126,7 @@ WHERE finished_at IS NULL AND crashes >= 2 AND crashes >= :crashes AND status = 
 -- run --
 -- One run with everything.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error, request, payload, result
 FROM runs WHERE run_id = :run_id;
@@ -131,7 +134,7 @@ FROM runs WHERE run_id = :run_id;
 -- run_head --
 -- One run without its values.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error
 FROM runs WHERE run_id = :run_id;
@@ -139,7 +142,7 @@ FROM runs WHERE run_id = :run_id;
 -- runs --
 -- Runs, newest first; a NULL filter lets everything pass.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error
 FROM runs
@@ -149,7 +152,7 @@ ORDER BY seq DESC LIMIT :limit;
 -- unfinished_runs --
 -- Runs that somebody drives, oldest first.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error
 FROM runs
@@ -159,7 +162,7 @@ ORDER BY seq;
 -- lost_runs --
 -- Running runs of some owners (a JSON list), oldest first.
 SELECT
-    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, depth, created_at, started_at,
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error
 FROM runs
@@ -276,13 +279,13 @@ RETURNING last_index;
 
 -- keep_running --
 -- Make sure that a run is running, if the fence still holds.
-UPDATE runs SET status = 'running'
+UPDATE runs SET status = 'running', interrupted = 0
 WHERE run_id = ?1 AND owner = ?2 AND attempt = ?3 AND finished_at IS NULL
 RETURNING last_index;
 
 -- park_run --
 -- Make a running run wait, if the fence still holds and it has exactly so many open waits.
-UPDATE runs SET status = 'waiting', last_index = last_index + 1
+UPDATE runs SET status = 'waiting', interrupted = 0, last_index = last_index + 1
 WHERE
     run_id = ?1 AND owner = ?2 AND attempt = ?3 AND finished_at IS NULL AND status = 'running'
     AND (SELECT count(*) FROM waits WHERE waits.run_id = ?1 AND waits.state = 'open') = ?4

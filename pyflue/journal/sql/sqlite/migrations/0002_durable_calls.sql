@@ -3,6 +3,9 @@
 -- How many runs stand above a run: 0 unless another run started it.
 ALTER TABLE runs ADD COLUMN depth INTEGER NOT NULL DEFAULT 0;
 
+-- Whether a run lost its engine while it was running, and has not begun to wait since.
+ALTER TABLE runs ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 0;
+
 -- The run's last_index when the step began and when it was recorded; negative in copies from an earlier run.
 ALTER TABLE steps ADD COLUMN started_index INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE steps ADD COLUMN recorded_index INTEGER NOT NULL DEFAULT 0;
