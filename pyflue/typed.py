@@ -7,19 +7,31 @@ without it. Knows nothing about files or modules.
 
 from __future__ import annotations
 
+import functools
+import re
 import typing
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from . import codec
 
 if TYPE_CHECKING:
+    from jsonschema import FormatChecker
     from pydantic import TypeAdapter, ValidationError
 
 Problem = dict[str, str]
 #: More than this many problems of one value are not listed.
 PROBLEMS_SHOWN = 100
+_MESSAGE_CHARACTERS = 500
+
+#: Dates and times as RFC 3339 writes them. Whether there is such a day is for `datetime` to say.
+_DATE = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
+_TIME = r"(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?"
+_ZONE = r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+#: A time may come without a zone, as pydantic writes Python's plain times; a point in time without one is none.
+_FORMATS = {"date-time": f"{_DATE}[Tt]{_TIME}{_ZONE}", "date": _DATE, "time": f"{_TIME}(?:{_ZONE})?"}
 
 
 class Shape(Protocol):
@@ -80,13 +92,55 @@ def _is_plain_object(annotation: Any) -> bool:
 
 
 def misfits(data: Any, schema: Mapping[str, Any]) -> list[Problem]:
-    """What of a value does not fit a JSON Schema (2020-12), each problem with its path. Formats are checked, too."""
-    import jsonschema  # only those who wait with a schema need it
+    """What of a value does not fit a JSON Schema (2020-12), each problem with its path. Formats are checked, too.
 
-    kind = jsonschema.Draft202012Validator
-    validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
-    errors = sorted(validator.iter_errors(data), key=lambda error: error.json_path)  # pyright: ignore[reportUnknownMemberType]
-    return [{"path": error.json_path, "message": error.message[:500]} for error in errors[:PROBLEMS_SHOWN]]
+    Nothing fits a schema that cannot be used, which is then the problem. Nothing is fetched that it may refer to.
+    """
+    import jsonschema  # only those who wait with a schema need it
+    import referencing  # comes with jsonschema, which takes a registry of it
+
+    try:
+        validator = jsonschema.Draft202012Validator(
+            schema, format_checker=_format_checker(), registry=referencing.Registry()
+        )
+        errors = sorted(validator.iter_errors(data), key=lambda error: error.json_path)  # pyright: ignore[reportUnknownMemberType]
+    except Exception as error:  # noqa: BLE001  (the schema is an author's; what it makes jsonschema raise has no limits)
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return [{"path": "$", "message": f"the schema cannot be used: {reason}"[:_MESSAGE_CHARACTERS]}]
+    return [
+        {"path": error.json_path, "message": error.message[:_MESSAGE_CHARACTERS]} for error in errors[:PROBLEMS_SHOWN]
+    ]
+
+
+@functools.cache
+def _format_checker() -> FormatChecker:
+    """What jsonschema checks of formats by itself, and dates and times, for which it would want another package."""
+    import jsonschema
+
+    checker = jsonschema.FormatChecker(())
+    checker.checkers = dict(jsonschema.Draft202012Validator.FORMAT_CHECKER.checkers)
+    for name, pattern in _FORMATS.items():
+        checker.checks(name, raises=ValueError)(functools.partial(_is_in_time, re.compile(pattern)))
+    return checker
+
+
+def _is_in_time(pattern: re.Pattern[str], value: object) -> bool:
+    """Whether a date or a time is one. Formats say nothing about what is no text.
+
+    Raises:
+        ValueError: there is no such day, or no such time of day (a leap second is none in Python).
+    """
+    if not isinstance(value, str):
+        return True
+    found = pattern.fullmatch(value)
+    if found is None:
+        return False
+    parts = found.groupdict()
+    if "date" in parts:
+        date.fromisoformat(parts["date"])
+    if "time" in parts:
+        time.fromisoformat(parts["time"])
+    return True
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
@@ -100,7 +154,9 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise ValueError(f"schema=… is no JSON Schema: {error.json_path}: {error.message[:500]}") from error
+        raise ValueError(
+            f"schema=… is no JSON Schema: {error.json_path}: {error.message[:_MESSAGE_CHARACTERS]}"
+        ) from error
 
 
 class _Open:

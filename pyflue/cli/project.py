@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Who drives a run that nobody drives now.
-PICKED_UP = "`pyflue dev` or `pyflue serve` of this project takes it up, now or when it is started."
+#: Who drives a run that nobody drives now. Whether such a process is running cannot be seen from here: the lock of an
+#: engine tells that it is alive, not that it takes up runs (that of `pyflue run` does not).
+PICKED_UP = "a running `pyflue dev` or `pyflue serve` of this project takes it up, else the next one to start."
 
 _RECENT = 25
 _SQLITE = "sqlite:///"

@@ -13,7 +13,7 @@ import click
 from .. import codec
 from ..clock import rfc3339, to_us
 from ..errors import RunFinished, RunNotFinished, RunNotFound
-from ..journal import Journal, Run, RunFilter, RunStatus
+from ..journal import Journal, Run, RunFilter, RunStatus, StepStatus
 from .again import fork_run, replay_run, retry_run
 from .output import error_lines, local_time, paint, print_field, print_json, print_table, say, short_json, shown, took
 from .params import Duration, RunId, WorkflowName, json_option, server_option
@@ -136,7 +136,10 @@ def show_run(ctx: click.Context, run_id: str, as_json: bool, server: str | None)
 @server_option
 @click.pass_context
 def list_steps(ctx: click.Context, run_id: str, as_json: bool, server: str | None) -> None:
-    """List what a run has recorded of its steps, in the order of the records."""
+    """List what a run has recorded of its steps, sleeps, signals, approvals and children, in the order of the records.
+
+    What it still waits for comes last.
+    """
 
     async def read() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -274,7 +277,11 @@ def _took(record: Mapping[str, Any]) -> str:
 
 
 def _step_row(step: Mapping[str, Any]) -> list[str]:
-    came_of_it = short_json(step["value"]) if step["error"] is None else shown(error_lines(step["error"])[0])
+    came_of_it = ""
+    if step["error"] is not None:
+        came_of_it = shown(error_lines(step["error"])[0])
+    elif step["status"] == StepStatus.COMPLETED:
+        came_of_it = short_json(step["value"])
     return [step["step"], step["kind"], step["status"], str(step["attempts"]), _took(step), came_of_it]
 
 

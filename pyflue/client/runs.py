@@ -74,7 +74,9 @@ class Runs:
         return (await self._connection.request("GET", run_path(run_id) + "/events", query=query)).body
 
     async def steps(self, run_id: str, *, after: str | None = None, limit: int | None = None) -> dict[str, Any]:
-        """What the run has recorded of its steps: `{"steps": [...], "next_after": key}`; pass that on as `after`.
+        """What the run has recorded of its durable calls: `{"steps": [...], "next_after": key}`; pass on as `after`.
+
+        Steps, sleeps, signals, approvals and children in the order of the records; what it still waits for comes last.
 
         Raises:
             RunNotFound: the server has no such run.

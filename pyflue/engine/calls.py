@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -217,14 +215,18 @@ class Calls:
             raise self._failure(ReplayMismatch(self.fence.run_id, call.key, f"a {found}", f"a {call.kind}"))
         if digest is not None and record.input_digest not in (digest, None):
             record = self._with_input(call, digest, record)
+        else:
+            self._compare_position(call, record)
+        if call.kind in _IN_TIME:
+            self._index = max(self._index, record.recorded_index)
+        return record
+
+    def _compare_position(self, call: Call, record: Step | Wait) -> None:
         shift = record.position - call.position
         if shift != self._shifts.get(call.scope.path, 0):
             # Told where it begins: one call that was put in shifts all that follow it.
             self._shifts[call.scope.path] = shift
             self._drifted(call, "position")
-        if call.kind in _IN_TIME:
-            self._index = max(self._index, record.recorded_index)
-        return record
 
     def _with_input(self, call: Call, digest: str, record: Step | Wait) -> Step | Wait:
         """The record of the same call with this input, if there is one elsewhere; else the one at its key.
@@ -232,12 +234,13 @@ class Calls:
         Calls that tasks take from a common queue are made by whichever task comes first: their keys have changed
         places, and each result has to go where its input goes.
         """
-        for other in self._recorded.values():
-            if other.input_digest == digest and other.name == record.name and kind_of(other) == call.kind:
-                del self._recorded[other.key]
-                self._recorded[record.key] = record
-                self._drifted(call, "order")
-                return other
+        if record.is_over:
+            for key, other in self._recorded.items():
+                is_the_same = (other.input_digest, other.name, kind_of(other)) == (digest, record.name, call.kind)
+                if is_the_same and other.is_over:
+                    self._recorded[key] = record
+                    self._drifted(call, "order")
+                    return other
         self._drifted(call, "input")
         return record
 
@@ -312,11 +315,15 @@ class Calls:
 
     def random(self) -> float:
         """A random number from 0 to 1."""
-        return float(self._value("random", random.random))
+        from random import random
+
+        return float(self._value("random", random))
 
     def uuid(self) -> str:
         """A random UUID."""
-        return str(self._value("uuid", lambda: str(uuid.uuid4())))
+        from uuid import uuid4
+
+        return str(self._value("uuid", lambda: str(uuid4())))
 
     def _value(self, kind: str, make: Callable[[], Any]) -> Any:
         from ..journal import NewStep, Step, StepStatus

@@ -157,7 +157,9 @@ class Supervisor:
         self._unwritten[run.run_id] += 1
         if self._unwritten[run.run_id] >= _UNWRITTEN_ATTEMPTS:
             problem = f"The record of run {run.run_id} could not be written in {_UNWRITTEN_ATTEMPTS} attempts."
-            await self._journal.finish_queued(run.run_id, failed(JournalError(problem, hint="Is the disk full?")))
+            await self._journal.finish_queued(
+                run.run_id, failed(JournalError(problem, hint="The log of its server says why. Is the disk full?"))
+            )
             del self._unwritten[run.run_id]
 
     async def _requeue(self, run: Run, *, crashed: bool) -> None:

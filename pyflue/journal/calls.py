@@ -15,19 +15,22 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from .. import codec
+from .. import codec, ids
 from ..clock import rfc3339
 from ..codec import Raw
-from .records import NewEvent
+from ..errors import RunCancelled
+from .records import NewEvent, RunStatus
 
 
 class StepStatus(StrEnum):
-    """What is recorded of a step."""
+    """What is recorded of a step. The last two are those of a wait that is shown as a step, and never recorded."""
 
     COMPLETED = "completed"  #: `value` is its result
     FAILED = "failed"  #: `error` is what it raised, after the last attempt
     RETRYING = "retrying"  #: `attempts` of it have failed, another one will follow
     CANCELLED = "cancelled"  #: the workflow's own code cut it off
+    WAITING = "waiting"  #: it is still waited for
+    EXPIRED = "expired"  #: nothing came in time
 
 
 class WaitKind(StrEnum):
@@ -37,6 +40,11 @@ class WaitKind(StrEnum):
     SIGNAL = "signal"
     APPROVAL = "approval"
     CHILD = "child"  #: the end of the run whose id is the wait's `name`
+
+    @property
+    def call(self) -> str:
+        """The kind of durable call that waits for it, as steps and events name it."""
+        return "sleep" if self is WaitKind.TIMER else self.value
 
 
 class WaitState(StrEnum):
@@ -69,7 +77,7 @@ class NewStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A recorded step."""
+    """A recorded step, or a wait as one (`Wait.as_step`)."""
 
     run_id: str
     key: str
@@ -87,6 +95,11 @@ class Step:
     #: Negative, in the same order, if it was copied from an earlier run.
     started_index: int
     recorded_index: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be recorded at this key."""
+        return self.status in (StepStatus.COMPLETED, StepStatus.FAILED)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -162,6 +175,55 @@ class Wait:
     def recorded_index(self) -> int:
         """As a step's."""
         return self.answered_index
+
+    def as_step(self) -> Step:
+        """The wait as a reader of the run's durable calls sees it, beside the steps."""
+        status, value, error = self._outcome()
+        workflow = ids.workflow_of(self.name) if self.kind is WaitKind.CHILD else None
+        return Step(
+            run_id=self.run_id,
+            key=self.key,
+            kind=self.kind.call,
+            name=workflow or self.name,
+            position=self.position,
+            status=status,
+            input_digest=self.digest,
+            value=value,
+            error=error,
+            attempts=1,
+            started_at=self.created_at,
+            finished_at=self.answered_at,
+            started_index=self.started_index,
+            # A wait that was given up has no place of its own; like a step that was, it stands where it began.
+            recorded_index=self.started_index if status is StepStatus.CANCELLED else self.answered_index,
+        )
+
+    def _outcome(self) -> tuple[StepStatus, Raw | None, Raw | None]:
+        match self.state:
+            case WaitState.OPEN:
+                return StepStatus.WAITING, None, None
+            case WaitState.CANCELLED:
+                return StepStatus.CANCELLED, None, None
+            case WaitState.EXPIRED:
+                return StepStatus.COMPLETED if self.kind is WaitKind.TIMER else StepStatus.EXPIRED, None, None
+            case WaitState.ANSWERED if self.kind is WaitKind.CHILD and self.answer is not None:
+                return self._outcome_of_child(codec.load(self.answer))
+            case WaitState.ANSWERED:
+                return StepStatus.COMPLETED, self.answer, None
+
+    def _outcome_of_child(self, answer: dict[str, Any]) -> tuple[StepStatus, Raw | None, Raw | None]:
+        if answer["status"] == RunStatus.COMPLETED:
+            return StepStatus.COMPLETED, Raw(codec.encode(answer["result"])), None
+        error = answer["error"]
+        if answer["status"] == RunStatus.CANCELLED:
+            cancelled = RunCancelled(self.name)
+            error = {"type": cancelled.type, "message": cancelled.message}
+        return StepStatus.FAILED, None, Raw(codec.encode(error or {}))
+
+    @property
+    def is_over(self) -> bool:
+        """As a step's."""
+        return self.state in (WaitState.ANSWERED, WaitState.EXPIRED)
 
     def to_dict(self) -> dict[str, Any]:
         """As run records show what a run waits for."""

@@ -223,9 +223,9 @@ class Journal(Protocol):
     async def steps(
         self, run_id: str, *, after: str | None = None, limit: int = 1000, limit_bytes: int | None = None
     ) -> Sequence[Step]:
-        """A run's steps in the order they were recorded, from behind the step of the key `after`.
+        """A run's durable calls, its waits among them, in the order they were recorded; open waits come last.
 
-        Fewer than `limit` once `limit_bytes` of values were read.
+        From behind the call of the key `after`. Fewer than `limit` once `limit_bytes` of values were read.
         """
         ...
 

@@ -62,16 +62,20 @@ class CallRows:
         return History(steps=steps, waits=waits)
 
     def steps(self, run_id: str, after: str | None, limit: int, limit_bytes: int | None) -> list[Step]:
-        query = self._sql["steps" if after is None else "steps_after"]
-        bindings = {"run_id": run_id, "limit": limit, "after": after}
         steps: list[Step] = []
         left = 2**62 if limit_bytes is None else limit_bytes
-        for row in self._db.execute(query, bindings):
-            step = self._step(row)
-            steps.append(step)
-            left -= sum(len(memoryview(value)) for value in (step.value, step.error) if value is not None)
-            if left <= 0:
-                break
+        self._db.execute("BEGIN")  # as for `history`
+        try:
+            bindings = {"run_id": run_id, "limit": limit, "after": after}
+            for table, key in list(self._db.execute(self._sql["calls"], bindings)):
+                (row,) = self._db.execute(self._sql[table], {"run_id": run_id, "key": key})
+                step = self._step(row) if table == "step" else self.to_wait(row).as_step()
+                steps.append(step)
+                left -= sum(len(memoryview(value)) for value in (step.value, step.error) if value is not None)
+                if left <= 0:
+                    break
+        finally:
+            self._db.execute("ROLLBACK")
         return steps
 
     def wait(self, run_id: str, key: str) -> Wait | None:

@@ -357,7 +357,7 @@ class SqliteCalls:
         data: dict[str, Any] = {
             "step": wait.key,
             "name": wait.name,
-            "kind": "sleep" if wait.kind is WaitKind.TIMER else wait.kind.value,
+            "kind": wait.kind.call,
             "status": "expired" if is_expired else "completed",
         }
         if wait.kind is WaitKind.CHILD:

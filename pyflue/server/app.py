@@ -165,9 +165,13 @@ def _routes(services: Services, finder: WorkflowFinder, gate: Gate) -> list[Base
     endpoints: dict[str, ASGIApp] = {name: _Endpoint(handler) for name, handler in handlers.items()}
     endpoints |= {name: _BodyEndpoint(handler, limit_bytes) for name, handler in with_body.items()}
     return [
-        Route(operation.path, endpoints[operation.id], methods=[operation.method])
-        for operation in OPERATIONS
-        if operation.id in endpoints
+        *(
+            Route(operation.path, endpoints[operation.id], methods=[operation.method])
+            for operation in OPERATIONS
+            if operation.id in endpoints
+        ),
+        # A signal's name with a slash, which paths are decoded to, is to be refused as what it is.
+        Route("/runs/{run_id}/signals/{name:path}", endpoints["send_signal"], methods=["POST"]),
     ]
 
 

@@ -303,8 +303,8 @@ OPERATIONS: Sequence[Operation] = (
         method="GET",
         path="/runs/{run_id}/steps",
         tag="runs",
-        summary="Read what a run has recorded of its steps",
-        about="In the order in which they were recorded.",
+        summary="Read what a run has recorded of its steps and its other durable calls",
+        about="In the order in which they were recorded; what the run still waits for comes last.",
         parameters=(
             RUN_ID,
             _query("after", "The `next_after` of an earlier page.", _TEXT, "charge"),

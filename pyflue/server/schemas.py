@@ -131,6 +131,10 @@ class EventRecord(BaseModel):
     type: str
     at: str
     data: Any
+    step: str = Field(
+        default="",
+        description="The attempt at a step that said it, such as `charge/attempt-1`; not there outside of one.",
+    )
 
 
 class EventList(BaseModel):
@@ -142,7 +146,7 @@ class EventList(BaseModel):
 
 
 class StepRecord(BaseModel):
-    """What a run has recorded of one of its steps, or of another value that a replay must find again."""
+    """What a run has recorded of one of its durable calls: a step, a wait, or a value that a replay must find again."""
 
     model_config = _shape(
         step="charge",
@@ -156,10 +160,10 @@ class StepRecord(BaseModel):
         finished_at=_AT,
     )
     step: str = Field(description="Its key: the name, and where in the run it is.")
-    kind: str
+    kind: str = Field(description="`step`, `sleep`, `signal`, `approval`, `child`, `start`, `now`, `random` or `uuid`.")
     name: str
-    status: Literal["completed", "failed", "retrying"]
-    value: Any
+    status: Literal["completed", "failed", "retrying", "cancelled", "waiting", "expired"]
+    value: Any = Field(description="Its result: the data of a signal, the decision on an approval, the child's result.")
     error: Any = Field(description="What it raised: `type`, `message` and more; null otherwise.")
     attempts: int
     started_at: str
@@ -167,7 +171,7 @@ class StepRecord(BaseModel):
 
 
 class StepList(BaseModel):
-    """A part of a run's steps, in the order in which they were recorded."""
+    """A part of a run's durable calls, in the order in which they were recorded; what is waited for comes last."""
 
     model_config = ConfigDict(extra="forbid")
     steps: list[StepRecord]

@@ -33,6 +33,11 @@ LISTENS = """
 async def run(ctx):
     return await ctx.wait_for(ctx.payload.get("name", "paid"), timeout_s=ctx.payload.get("timeout_s"))
 """
+BADLY = """
+async def run(ctx):
+    schema = {"$ref": "#/$defs/nowhere"}
+    await ctx.parallel(lambda: ctx.wait_for("paid", schema=schema), lambda: ctx.approve("refund", schema=schema))
+"""
 
 
 @dataclass
@@ -135,12 +140,13 @@ def test_a_decision_without_an_engine_says_who_goes_on(project: Path, asking: Wa
     asking.kill()
     told = f"run {asking.run_id} waits for approval refund: pyflue approvals approve {asking.approval_id}\n"
     assert cli("runs", "delete", asking.run_id).stderr.startswith(
-        f"{told}run {asking.run_id} has no engine: `pyflue dev`"
+        f"{told}run {asking.run_id} has no engine: a running `pyflue dev` or `pyflue serve`"
     )
     answer = cli("approvals", "approve", asking.approval_id)
     assert answer.exit_code == 0
     lines = answer.stderr.splitlines()
-    assert "`pyflue dev` or `pyflue serve` of this project takes it up" in lines[0]
+    who = "a running `pyflue dev` or `pyflue serve` of this project takes it up, else the next one to start."
+    assert lines[0] == f"run {asking.run_id} is running, but its engine is gone: {who}"
     assert lines[1] == f"refund of run {asking.run_id} is approved"
 
 
@@ -211,13 +217,30 @@ def test_a_signal_is_kept_and_counted_once(project: Path, cli: Cli) -> None:
     run_id = cli("run", "listens", "--detach").stdout.strip()
     send = ("signal", run_id, "paid", "--id", "p-1", "--data")
     queued, kept = cli(*send, "[1]").stderr.splitlines()
-    assert queued.startswith(f"run {run_id} is queued: `pyflue dev` or `pyflue serve`")
+    assert queued.startswith(f"run {run_id} is queued: a running `pyflue dev` or `pyflue serve`")
     assert kept == f"kept: the next wait of run {run_id} for paid takes it"
     assert cli(*send, "[1]").stderr.splitlines()[-1] == f"run {run_id} had it before; nothing was changed"
     assert cli(*send, "[2]").exit_code == 4
     assert cli("signal", run_id, "a/b").exit_code == 2
     assert cli("signal", run_id, "paid", "--data", "{").exit_code == 2
     assert cli("signal", "workflow:listens:" + UNKNOWN, "paid").exit_code == 3
+
+
+def test_a_schema_that_cannot_be_used_is_one_line(project: Path, cli: Cli) -> None:
+    write_workflow(project, "badly", BADLY)
+    run = start(project, "badly")
+    try:
+        found = json_of(cli("runs", "show", run.run_id, "--json"))["waiting_for"]
+        approval_id = next(wait["approval_id"] for wait in found if wait["kind"] == "approval")
+        for arguments in (("signal", run.run_id, "paid"), ("approvals", "approve", approval_id)):
+            answer = cli(*arguments)
+            assert (answer.exit_code, answer.stdout) == (2, "")
+            (line,) = answer.stderr.splitlines()
+            assert line.startswith("error: ")
+            assert "the schema cannot be used" in line
+        assert cli("approvals", "reject", approval_id).exit_code == 0
+    finally:
+        run.kill()
 
 
 def test_a_wait_with_a_time_limit_says_so(project: Path, cli: Cli) -> None:

@@ -137,7 +137,10 @@ async def test_steps_are_read_and_forked_from(client: PyFlueClient) -> None:
     await ended(client, run_id)
     page = await client.runs.steps(run_id, limit=1)
     assert [(step["step"], step["value"]) for step in page["steps"]] == [("prepare", "ready")]
-    assert (await client.runs.steps(run_id, after=page["next_after"]))["steps"] == []
+    decided, paid = (await client.runs.steps(run_id, after=page["next_after"]))["steps"]
+    assert (decided["step"], decided["kind"], decided["value"]["approved"]) == ("refund", "approval", True)
+    assert (paid["step"], paid["kind"], paid["status"], paid["value"]) == ("paid", "signal", "completed", 1)
+    assert (await client.runs.steps(run_id, after="paid"))["steps"] == []
     with pytest.raises(StepNotFound):
         await client.runs.fork(run_id, "none")
 

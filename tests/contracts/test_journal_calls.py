@@ -237,7 +237,7 @@ async def test_a_superseded_attempt_records_no_calls(journal: Journal) -> None:
     assert await refused(journal, lambda: journal.close_wait(fence, "paid")) == [(fence, None)]
 
     assert (await wait_of(journal, new)).state is WaitState.OPEN
-    assert list(await journal.steps(new.run_id)) == []
+    assert [step.key for step in await journal.steps(new.run_id)] == ["paid"]
     assert await journal.run(child.run_id) is None
     assert summary(await journal.events(new.run_id)) == [(1, "run_start"), (2, "run_resumed")]
 
@@ -310,6 +310,78 @@ async def test_steps_are_listed_in_parts_in_the_order_they_were_recorded(journal
     rest = await journal.steps(new.run_id, after=first[-1].key)
 
     assert [step.key for step in [*first, *rest]] == ["c", "a", "a2", "b"]
+
+
+async def test_waits_are_listed_among_the_steps_as_what_came_of_them(journal: Journal, clock: StillClock) -> None:
+    new, fence = await started(journal)
+    children = {
+        how: new_run(workflow="child", parent_run_id=new.run_id, depth=1) for how in ("done", "broken", "ended")
+    }
+    asked = new_wait(WaitKind.APPROVAL, "ask", name="refund", position=2, digest="d", started_index=1)
+    opened_us = clock.now_us()
+    await journal.open_wait(fence, asked, [new_event()])
+    await journal.open_wait(fence, new_wait(WaitKind.TIMER, "sleep", due_us=opened_us), [new_event()])
+    await journal.open_wait(fence, new_wait(key="late", due_us=opened_us), [new_event()])
+    await journal.open_wait(fence, new_wait(key="given up", started_index=4), [new_event()])
+    await journal.open_wait(fence, new_wait(), [new_event()])
+    for key, child in children.items():
+        await journal.start_child(fence, child, new_wait(WaitKind.CHILD, key, name=child.run_id), [new_event()])
+    for key in ("b open", "a open"):
+        await journal.open_wait(fence, new_wait(key=key), [new_event()])
+    journal.close_wait(fence, "given up")
+
+    clock.offset_us = AN_HOUR
+    await journal.record(fence, new_step(), [new_event()])
+    await journal.signal(new.run_id, new_signal(data={"eur": 9}))
+    await journal.expire(new.run_id, "sleep", fence=fence)
+    await journal.decide(asked.wait_id, decision(True, "x" * 5000))
+    await journal.expire(new.run_id, "late", fence=fence)
+    for key, outcome in {"broken": BROKEN, "done": DONE, "ended": Outcome(status=RunStatus.CANCELLED)}.items():
+        await journal.finish(fence_of(children[key]), outcome)
+
+    steps = await journal.steps(new.run_id)
+    cancelled = {"type": "run_cancelled", "message": f"Run {children['ended'].run_id} was cancelled."}
+    assert [(step.key, step.kind, step.status, step.value, step.error) for step in steps] == [
+        ("given up", "signal", StepStatus.CANCELLED, None, None),  # where it began
+        ("charge", "step", StepStatus.COMPLETED, codec.NULL, None),
+        ("paid", "signal", StepStatus.COMPLETED, raw({"eur": 9}), None),
+        ("sleep", "sleep", StepStatus.COMPLETED, None, None),
+        ("ask", "approval", StepStatus.COMPLETED, decision(True, "x" * 5000), None),
+        ("late", "signal", StepStatus.EXPIRED, None, None),
+        ("broken", "child", StepStatus.FAILED, None, BROKEN.error),
+        ("done", "child", StepStatus.COMPLETED, DONE.result, None),
+        ("ended", "child", StepStatus.FAILED, None, raw(cancelled)),
+        ("a open", "signal", StepStatus.WAITING, None, None),
+        ("b open", "signal", StepStatus.WAITING, None, None),
+    ]
+    approval = await wait_of(journal, new, "ask")
+    assert steps[4] == Step(
+        run_id=new.run_id,
+        key="ask",
+        kind="approval",
+        name="refund",
+        position=2,
+        status=StepStatus.COMPLETED,
+        input_digest="d",
+        value=approval.answer,
+        error=None,
+        attempts=1,
+        started_at=to_datetime(opened_us),
+        finished_at=to_datetime(clock.now_us()),
+        started_index=1,
+        recorded_index=approval.answered_index,
+    )
+    assert {step.name for step in steps if step.kind == "child"} == {"child"}
+    assert [step.finished_at for step in steps[-2:]] == [None, None]
+    assert [step.key for step in (await journal.history(new.run_id)).steps] == ["charge"]
+
+    for size in (1, 3, 10):
+        pages: list[Step] = []
+        while page := await journal.steps(new.run_id, after=pages[-1].key if pages else None, limit=size):
+            pages += page
+        assert pages == steps
+    assert len(await journal.steps(new.run_id, limit_bytes=2000)) == 5
+    assert list(await journal.steps(new.run_id, after="unknown")) == []
 
 
 # Waits
@@ -697,7 +769,7 @@ async def test_a_child_is_accepted_with_its_parents_record(journal: Journal) -> 
     )
     assert await status_of(journal, beside.run_id) == (RunStatus.QUEUED, None)
     assert index == (await the_run(journal, parent.run_id)).last_index
-    assert [step.key for step in await journal.steps(parent.run_id)] == ["start"]
+    assert [step.key for step in await journal.steps(parent.run_id)] == ["start", "call"]
     assert summary(await journal.events(child.run_id)) == [(1, "run_start")]
 
 

@@ -97,7 +97,11 @@ async def test_a_step_of_a_blocking_run_may_make_durable_calls_itself(journal: J
     run = await run_once(journal, in_thread(work))
 
     assert result_of(run) == 15
-    assert [step.key for step in await journal.steps(run.run_id)] == ["outer/attempt-1/inner", "outer"]
+    assert [step.key for step in await journal.steps(run.run_id)] == [
+        "outer/attempt-1/sleep",
+        "outer/attempt-1/inner",
+        "outer",
+    ]
 
 
 async def test_a_thread_the_run_does_not_know_is_refused(journal: Journal) -> None:

@@ -280,3 +280,24 @@ async def test_a_question_that_changed_is_asked_again(world: World) -> None:
         run = await engine.wait(run_id)
     assert value(run) == [False, None]
     assert drifts(list(await world.journal.events(run_id))) == [("pay", "request")]
+
+
+async def test_calls_that_changed_places_get_the_results_of_their_inputs(world: World) -> None:
+    def work_off(*items: str) -> Body:
+        async def body(ctx: FlueContext[Any]) -> list[Any]:
+            async def do(item: str) -> str:
+                world.done.append(item)
+                return f"{item} is done"
+
+            results = [await ctx.step("do", do, item) for item in items]
+            await ctx.wait_for("go")
+            return results
+
+        return body
+
+    run_id = await world.first(work_off("x", "y", "z"))
+    run, events = await world.then(run_id, work_off("y", "z", "x", "new"))
+    assert value(run) == ["y is done", "z is done", "x is done", "new is done"]
+    assert world.done == ["x", "y", "z", "new"]
+    drifts = [codec.load(event.data) for event in events if event.type == "replay_drift"]
+    assert {drift["step"] for drift in drifts if drift["what"] == "order"} == {"do", "do#2"}

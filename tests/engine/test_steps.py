@@ -609,3 +609,19 @@ async def test_logs_progress_and_emitted_events_are_not_repeated_when_the_run_is
         "the same each time",
     ]  # fmt: skip
     assert len(await data_of(journal, run_id, "progress")) == len(await data_of(journal, run_id, "big")) == 1
+
+
+async def test_what_is_said_inside_of_a_step_names_the_attempt(journal: Journal) -> None:
+    async def work(ctx: Context) -> Any:
+        def charge() -> None:
+            ctx.log.info("charging")
+            ctx.emit("charged")
+
+        ctx.log.info("outside")
+        await ctx.step("charge", charge)
+
+    run = await run_once(journal, work)
+
+    said = {event.type: event.to_dict().get("step") for event in await journal.events(run.run_id, after=2)}
+    assert said["log"] == said["charged"] == "charge/attempt-1"
+    assert "step" not in (await journal.events(run.run_id, types=["log"]))[0].to_dict()

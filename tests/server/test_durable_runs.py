@@ -21,6 +21,10 @@ async def run(ctx):
     await ctx.wait_for("go")
     return [await ctx.wait_for(ctx.payload.get("name", "paid")) for _ in range(ctx.payload.get("times", 1))]
 """,
+    "listen_badly": """
+async def run(ctx):
+    return await ctx.wait_for("paid", schema={"$ref": "#/$defs/nowhere"})
+""",
     "listen_typed": """
 from pydantic import BaseModel
 
@@ -156,8 +160,8 @@ async def test_a_signals_name_is_a_name_and_never_a_path(here: InProcess, encode
     [
         (f"/runs/{UNKNOWN}/signals/go", (404, "run_not_found")),
         ("/runs/nonsense/signals/go", (404, "run_not_found")),
-        (f"/runs/{UNKNOWN}/signals/a%2Fb", (404, "not_found")),
-        (f"/runs/{UNKNOWN}/signals/", (404, "not_found")),
+        (f"/runs/{UNKNOWN}/signals/a%2Fb", (422, "signal_invalid")),
+        (f"/runs/{UNKNOWN}/signals/", (422, "signal_invalid")),
         (f"/runs/{UNKNOWN}/signals/a%00b", (422, "signal_invalid")),
         (f"/runs/{UNKNOWN}/signals/%1b%5b31m", (422, "signal_invalid")),
         (f"/runs/{UNKNOWN}/signals/{'x' * 129}", (422, "signal_invalid")),
@@ -207,6 +211,40 @@ async def test_the_recorded_steps_of_a_run_are_read_in_parts(root: Path, here: I
     assert end == {"steps": [], "next_after": "three"}
     assert (await here.client.get(f"/runs/{UNKNOWN}/steps")).status_code == 404
     assert (await here.client.get(f"/runs/{run_id}/steps?limit=0")).status_code == 400
+
+
+async def test_what_a_run_waits_for_is_among_its_steps(here: InProcess) -> None:
+    run_id = await start(here, "listen")
+    (wait,) = (await waiting(here, run_id))["waiting_for"]
+    (step,) = (await here.client.get(f"/runs/{run_id}/steps")).json()["steps"]
+    assert step == {
+        "step": "go",
+        "kind": "signal",
+        "name": "go",
+        "status": "waiting",
+        "value": None,
+        "error": None,
+        "attempts": 1,
+        "started_at": wait["since"],
+        "finished_at": None,
+    }
+    await send(here.client, run_id, "go", {"by": "hand"})
+    await send(here.client, run_id, "paid")
+    await finished(here.client, run_id)
+    steps = (await here.client.get(f"/runs/{run_id}/steps")).json()["steps"]
+    assert [(step["step"], step["status"], step["value"]) for step in steps] == [
+        ("go", "completed", {"by": "hand"}),
+        ("paid", "completed", None),
+    ]
+
+
+async def test_a_schema_that_cannot_be_used_is_an_answer_to_who_sends_the_signal(here: InProcess) -> None:
+    run_id = await start(here, "listen_badly")
+    await waiting(here, run_id)
+    answer = await here.client.post(f"/runs/{run_id}/signals/paid", json=1)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"]) == (422, "signal_invalid")
+    assert "the schema cannot be used" in error["message"]
 
 
 @pytest.mark.parametrize("dev", [False, True])

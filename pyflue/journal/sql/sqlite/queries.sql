@@ -456,23 +456,26 @@ SELECT
     started_index, recorded_index
 FROM steps WHERE run_id = :run_id ORDER BY recorded_index, key;
 
--- steps --
--- Steps of a run in the order they were recorded.
+-- step --
+-- One step.
 SELECT
     run_id, key, kind, name, position, status, input_digest, value, error, attempts, started_at, finished_at,
     started_index, recorded_index
-FROM steps WHERE run_id = :run_id ORDER BY recorded_index, key LIMIT :limit;
+FROM steps WHERE run_id = :run_id AND key = :key;
 
--- steps_after --
--- The same, from behind the step of a key.
-SELECT
-    run_id, key, kind, name, position, status, input_digest, value, error, attempts, started_at, finished_at,
-    started_index, recorded_index
-FROM steps
-WHERE
-    run_id = :run_id
-    AND (recorded_index, key) > (SELECT recorded_index, key FROM steps WHERE run_id = :run_id AND key = :after)
-ORDER BY recorded_index, key LIMIT :limit;
+-- calls --
+-- Which steps and waits a run has, in the order they were recorded, open waits last; from behind a key if it is given.
+WITH calls (call, key, place) AS (
+    SELECT 'step', key, recorded_index FROM steps WHERE run_id = :run_id
+    UNION ALL
+    SELECT
+        'wait', key,
+        CASE state WHEN 'open' THEN 9223372036854775807 WHEN 'cancelled' THEN started_index ELSE answered_index END
+    FROM waits WHERE run_id = :run_id
+)
+SELECT call, key FROM calls
+WHERE :after IS NULL OR (place, key) > (SELECT max(place), :after FROM calls WHERE key = :after)
+ORDER BY place, key LIMIT :limit;
 
 -- copy_steps --
 -- Let a new run begin with the completed steps of an earlier one.
