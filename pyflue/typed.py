@@ -30,8 +30,8 @@ _MESSAGE_CHARACTERS = 500
 _DATE = r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
 _TIME = r"(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?"
 _ZONE = r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-#: A time may come without a zone, as pydantic writes Python's plain times; a point in time without one is none.
-_FORMATS = {"date-time": f"{_DATE}[Tt]{_TIME}{_ZONE}", "date": _DATE, "time": f"{_TIME}(?:{_ZONE})?"}
+#: Without a zone, too: so pydantic writes and reads Python's plain times.
+_FORMATS = {"date-time": f"{_DATE}[Tt]{_TIME}(?:{_ZONE})?", "date": _DATE, "time": f"{_TIME}(?:{_ZONE})?"}
 
 
 class Shape(Protocol):

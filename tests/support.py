@@ -82,6 +82,9 @@ class Functions:
         except KeyError:
             raise WorkflowNotFound(name, sorted(self.workflows)) from None
 
+    def refresh(self) -> bool:
+        return False
+
 
 def submission(workflow: Workflow, payload: Any = None, **fields: Any) -> Submission:
     """A request to run a workflow."""

@@ -203,7 +203,10 @@ def _decide(
     approval = asyncio.run(write() if server is None else ask_server(ctx, server, ask))
     if as_json:
         print_json(approval)
-    say(shown(f"{approval['name']} of run {approval['run_id']} is {approval['state']}"))
+    decision: Mapping[str, Any] = approval["decision"] or {}
+    decided_by = decision.get("by")
+    earlier = f" (by {decided_by}, before; nothing was changed)" if by is not None and decided_by != by else ""
+    say(shown(f"{approval['name']} of run {approval['run_id']} is {approval['state']}{earlier}"))
 
 
 def _user() -> str:

@@ -29,8 +29,10 @@ from ..settings import Limits
 from ..typed import misfits
 from .port import NOT_GIVEN
 
-_SIGNAL_NAME = re.compile(r"[^\x00-\x1f\x7f/\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]{1,128}")
+_SIGNAL_NAME = re.compile(r"[^\x00-\x1f\x7f/\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffd]{1,128}")
 _SIGNAL_ID = re.compile(r"[!-~]{1,255}")
+_NOT_EDITABLE = {"path": "$", "message": "it was asked without a schema, so decide it as it stands, without data"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _REASON_BYTES = 8 * 1024
 _BY_BYTES = 256
 
@@ -91,12 +93,12 @@ async def decide(
     if data is NOT_GIVEN:
         data = asked.get("request") if approved else None
     elif schema is None and is_open:
-        raise DecisionInvalid(approval_id, [{"path": "$", "message": "what was asked for cannot be edited"}])
+        raise DecisionInvalid(approval_id, [_NOT_EDITABLE])
     if approved and is_open and schema is not None and (problems := misfits(data, schema)):
         raise DecisionInvalid(approval_id, problems)
     decision = {
         "approved": approved,
-        "by": _cut(by, _BY_BYTES),
+        "by": _cut(_CONTROL.sub(" ", by), _BY_BYTES),
         "at": rfc3339(to_datetime(clock.now_us())),
         "reason": None if reason is None else _cut(reason, _REASON_BYTES),
         "data": _written(data, "The decision's data", limits, limits.event_bytes, "limits.event_bytes"),

@@ -209,8 +209,10 @@ class Calls:
             return None
         record = self._recorded.pop(call.key, None)
         if record is None:
+            if self._is_strict:
+                self._refuse_new(call)
             return None
-        found = kind_of(record)
+        found = record.call
         if found != call.kind:
             raise self._failure(ReplayMismatch(self.fence.run_id, call.key, f"a {found}", f"a {call.kind}"))
         if digest is not None and record.input_digest not in (digest, None):
@@ -220,6 +222,13 @@ class Calls:
         if call.kind in _IN_TIME:
             self._index = max(self._index, record.recorded_index)
         return record
+
+    def _refuse_new(self, call: Call) -> None:
+        """Fail if another call was recorded where the code now makes one that is not."""
+        path = call.scope.path
+        for key, record in self._recorded.items():
+            if record.position == call.position and key.startswith(path) and "/" not in key[len(path) :]:
+                raise self._failure(ReplayDrifted(self.fence.run_id, call.key, f"call in its place ({key!r})"))
 
     def _compare_position(self, call: Call, record: Step | Wait) -> None:
         shift = record.position - call.position
@@ -236,7 +245,7 @@ class Calls:
         """
         if record.is_over:
             for key, other in self._recorded.items():
-                is_the_same = (other.input_digest, other.name, kind_of(other)) == (digest, record.name, call.kind)
+                is_the_same = (other.input_digest, other.name, other.call) == (digest, record.name, call.kind)
                 if is_the_same and other.is_over:
                     self._recorded[key] = record
                     self._drifted(call, "order")
@@ -368,9 +377,3 @@ class Calls:
 
 #: Kinds whose calls wait until they are on disk.
 _IN_TIME = frozenset({"step", "sleep", "signal", "approval", "child", "start"})
-_WORDS = {"timer": "sleep"}
-
-
-def kind_of(record: Step | Wait) -> str:
-    """The kind of call that made a record, as events and errors call it."""
-    return _WORDS.get(record.kind, str(record.kind))

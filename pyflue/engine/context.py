@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, overload
 
@@ -332,11 +332,16 @@ class FlueContext(ContextBase[P]):
         return steps.run_step(self._calls, self._calls.begin(name, "step", key=key), work)
 
     def sleep(
-        self, seconds: float | None = None, *, until: datetime | None = None, name: str = "sleep"
+        self, seconds: float | timedelta | None = None, *, until: datetime | None = None, name: str = "sleep"
     ) -> Coroutine[Any, Any, None]:
-        """Wait for some seconds, or until a time (aware). The run is `waiting`, and a restart does not begin anew."""
+        """Wait for some seconds (or a `timedelta`), or until a time (aware).
+
+        The run is `waiting`, and a restart does not begin anew.
+        """
         from . import waits
 
+        if isinstance(seconds, timedelta):
+            seconds = seconds.total_seconds()
         if (seconds is None) == (until is None):
             raise ValueError("ctx.sleep takes seconds, or until=, and not both.")
         if until is not None and until.tzinfo is None:
@@ -514,7 +519,9 @@ class BlockingContext(ContextBase[P]):
         """As `FlueContext.step`; a function that is not async gets a thread of its own."""
         return self._calls.block(self.face.step(name, fn, *args, key=key, retry=retry, timeout_s=timeout_s, **kwargs))
 
-    def sleep(self, seconds: float | None = None, *, until: datetime | None = None, name: str = "sleep") -> None:
+    def sleep(
+        self, seconds: float | timedelta | None = None, *, until: datetime | None = None, name: str = "sleep"
+    ) -> None:
         """As `FlueContext.sleep`."""
         self._calls.block(self.face.sleep(seconds, until=until, name=name))
 

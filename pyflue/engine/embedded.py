@@ -32,6 +32,7 @@ from ..errors import (
     RunStopped,
     RunTimedOut,
     TooLarge,
+    WorkflowNotFound,
 )
 from ..journal import Accepted, Event, Fence, Journal, NewRun, Outcome, Run, RunStatus, follow
 from ..logs import logger
@@ -595,7 +596,7 @@ class EmbeddedEngine:
         try:
             if run.deadline_at is not None and to_us(run.deadline_at) <= self._clock.now_us():
                 raise RunTimedOut(run.run_id, rfc3339(run.deadline_at))
-            workflow = await asyncio.to_thread(self._workflows.find, run.workflow)
+            workflow = await asyncio.to_thread(self._find_for, run)
             if run.is_interrupted and workflow.recovery is Recovery.FAIL:
                 raise RunInterrupted(run.run_id)
             parsed = workflow.parse(codec.load(run.payload or codec.NULL))
@@ -604,6 +605,16 @@ class EmbeddedEngine:
             await self._journal.finish(fence, outcome)
             return None
         return self._start(await self._attempts.resume(fence, run, workflow, parsed))
+
+    def _find_for(self, run: Run) -> Workflow:
+        """The workflow of a run. One that another process has just accepted may be of a file we have not read yet."""
+        if run.attempt == 1:
+            with contextlib.suppress(WorkflowNotFound):
+                workflow = self._workflows.find(run.workflow)
+                if workflow.version == run.workflow_version:
+                    return workflow
+            self._workflows.refresh()
+        return self._workflows.find(run.workflow)
 
     async def drive_these(self, run_ids: Sequence[str]) -> None:
         """Claim queued runs by id, drive them and return when none of them goes on here (for a quarantine).

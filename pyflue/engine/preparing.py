@@ -114,9 +114,9 @@ class Attempts:
 
     async def _recall(self, drive: Drive, run: Run) -> None:
         """Give an attempt what earlier ones recorded."""
+        if drive.workflow.version != run.workflow_version:
+            self._journal.append(drive.fence, self._version_changed(run, drive.workflow))
         if run.attempt > 1:
-            if drive.workflow.version != run.workflow_version:
-                self._journal.append(drive.fence, self._version_changed(run, drive.workflow))
             if run.is_interrupted and drive.workflow.recovery is Recovery.RESTART:
                 await self._journal.restart(drive.fence)
                 return

@@ -21,7 +21,7 @@ from ..errors import PyFlueError, RunNotFinished, RunNotFound
 from ..journal import EventType, Fence, Journal, NewEvent, NewRun, Run, RunStatus, Step, StepStatus, Wait, WaitState
 from ..settings import Limits
 from . import failures, scopes
-from .calls import Call, Calls, kind_of
+from .calls import Call, Calls
 from .context import FlueContext, Written
 from .recorder import JournalRecorder
 from .slots import Slots
@@ -188,7 +188,7 @@ class _RecordedCalls(Calls):
         if not left:
             return None
         first = min(left, key=lambda record: (record.started_index, record.key))
-        return f"the recorded {kind_of(first)} {first.key!r} is not made any more", first.key
+        return f"the recorded {first.call} {first.key!r} is not made any more", first.key
 
     def _end(self, call: Call) -> NoReturn:
         if self._run.status is not RunStatus.COMPLETED and self.not_made() is None:

@@ -17,7 +17,7 @@ from typing import Any
 from .. import codec
 from ..clock import rfc3339, to_datetime, to_us
 from ..codec import Raw
-from ..errors import DecisionInvalid, TooLarge, WaitTimedOut
+from ..errors import TooLarge, WaitTimedOut
 from ..ids import new_ulid
 from ..journal import EventType, NewEvent, NewWait, Opened, Wait, WaitKind, WaitState
 from ..settings import Limits
@@ -104,42 +104,57 @@ async def approve(
     shape: Shape | None,
     schema: Mapping[str, Any] | None,
 ) -> Decision:
-    """What is decided on a request.
+    """What is decided on a request. An answer that fits the schema but not the type is asked for again.
 
     Raises:
-        WaitTimedOut; DecisionInvalid: what was decided fits the schema, but not the type.
+        WaitTimedOut
     """
     asked: dict[str, Any] = {"request": request}
     if schema is not None:
         asked["schema"] = schema
     asked_raw = Raw(codec.encode(asked))
-    digest = values.digest(codec.canonical(asked_raw))
+    due_us = due_in(calls, timeout_s)
+    refused = 0
+    while True:
+        key = call.key if not refused else f"{call.key}/again-{refused}"
+        this = Call(key, call.name, call.kind, call.position, call.scope)
+        was_recorded, ended = await _ask(calls, this, asked_raw, due_us)
+        if ended.answer is None:
+            raise WaitTimedOut(calls.fence.run_id, call.key, f"the decision on {call.name!r}")
+        try:
+            return _decision(codec.load(ended.answer), shape)
+        except Misfit as misfit:
+            # Types may ask for more than a schema can say, and whoever took the answer had only the schema.
+            refused += 1
+            due_us = None if ended.due_at is None else to_us(ended.due_at)
+            if not was_recorded:
+                problems = list(misfit.problems)
+                about = {"step": call.key, "name": call.name, "approval_id": ended.wait_id, "problems": problems}
+                calls.tell(EventType.APPROVAL_REFUSED, about)
+
+
+async def _ask(calls: Calls, call: Call, asked: Raw, due_us: int | None) -> tuple[bool, Wait]:
+    """Whether a decision on exactly this request was recorded, and how the wait for it ended."""
+    digest = values.digest(codec.canonical(asked))
     record = calls.recorded(call, None)
     if record is not None and record.input_digest != digest:
         # A decision counts for what was asked, and for nothing else: this is another question.
         calls.tell(EventType.REPLAY_DRIFT, {"step": call.key, "name": call.name, "what": "request"})
         calls.journal.close_wait(calls.fence, call.key)
         record = None
-    ended = await wait(
-        calls,
-        call,
-        record,
-        WaitKind.APPROVAL,
-        call.name,
-        request=asked_raw,
-        digest=digest,
-        due_us=due_in(calls, timeout_s),
-    )
-    if ended.answer is None:
-        raise WaitTimedOut(calls.fence.run_id, call.key, f"the decision on {call.name!r}")
-    decided = codec.load(ended.answer)
+    ended = await wait(calls, call, record, WaitKind.APPROVAL, call.name, request=asked, digest=digest, due_us=due_us)
+    return record is not None and record.is_over, ended
+
+
+def _decision(decided: Mapping[str, Any], shape: Shape | None) -> Decision:
+    """A recorded decision as the workflow gets it.
+
+    Raises:
+        Misfit
+    """
     data = decided["data"]
     if shape is not None and decided["approved"]:
-        try:
-            data = shape.load(data)
-        except Misfit as misfit:
-            # It fits the schema, but the type asks for more than a schema can say.
-            raise DecisionInvalid(ended.wait_id or call.key, misfit.problems) from misfit.__cause__
+        data = shape.load(data)
     return Decision(
         approved=decided["approved"],
         by=decided["by"],

@@ -125,3 +125,7 @@ class WorkflowSource(Protocol):
             WorkflowInvalid: the file is there but cannot be used.
         """
         ...
+
+    def refresh(self) -> bool:
+        """Look for files that are new or have changed; whether there are any. Blocks."""
+        ...

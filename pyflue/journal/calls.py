@@ -97,6 +97,11 @@ class Step:
     recorded_index: int
 
     @property
+    def call(self) -> str:
+        """The kind of durable call that it is, as events name it."""
+        return self.kind
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more will be recorded at this key."""
         return self.status in (StepStatus.COMPLETED, StepStatus.FAILED)
@@ -165,6 +170,11 @@ class Wait:
     #: As a step's `started_index` and `recorded_index`; 0 while it is open.
     started_index: int
     answered_index: int
+
+    @property
+    def call(self) -> str:
+        """As a step's."""
+        return self.kind.call
 
     @property
     def input_digest(self) -> str | None:

@@ -54,6 +54,7 @@ class EventType(StrEnum):
     STEP_END = "step_end"
     APPROVAL_REQUESTED = "approval_requested"
     APPROVAL_DECIDED = "approval_decided"
+    APPROVAL_REFUSED = "approval_refused"
     SIGNAL = "signal"
     SIGNAL_REFUSED = "signal_refused"
     REPLAY_DRIFT = "replay_drift"

@@ -168,7 +168,7 @@ def test_a_run_whose_engine_is_gone_is_said_to_wait_for_another(project: Path, c
     for arguments, code in (("show", 0), ("delete", 4), ("cancel", 0)):
         answer = cli("runs", arguments, orphan)
         assert answer.exit_code == code
-        assert "is running, but its engine is gone: `pyflue dev` or `pyflue serve`" in answer.stderr
+        assert "is running, but its engine is gone: a running `pyflue dev` or `pyflue serve`" in answer.stderr
 
 
 def test_following_says_what_a_run_waits_for(project: Path, cli: Cli, orphan: str) -> None:

@@ -301,3 +301,13 @@ async def test_calls_that_changed_places_get_the_results_of_their_inputs(world: 
     assert world.done == ["x", "y", "z", "new"]
     drifts = [codec.load(event.data) for event in events if event.type == "replay_drift"]
     assert {drift["step"] for drift in drifts if drift["what"] == "order"} == {"do", "do#2"}
+
+
+@pytest.mark.parametrize("names", [("a", "renamed", "go", "c"), ("a", "new", "b", "go", "c")])
+async def test_a_strict_workflow_does_nothing_new_where_something_else_was_recorded(
+    world: World, names: tuple[str, ...]
+) -> None:
+    run_id = await world.first(steps(world, "a", "b", "go", "c"), is_strict=True)
+    run, _ = await world.then(run_id, steps(world, *names), is_strict=True)
+    assert value(run) == "replay_drift"
+    assert world.done == ["a", "b"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from pyflue import Decision, codec
 from pyflue.errors import (
@@ -489,3 +489,41 @@ async def test_a_list_of_runs_shows_the_waiting_ones(journal: Journal) -> None:
         page = await journal.runs(RunFilter(statuses=[RunStatus.WAITING]))
         assert [run.run_id for run in page.runs] == [handle.run_id]
         assert codec.load(codec.encode((await journal.open_waits(handle.run_id))[0].to_dict()))["kind"] == "approval"
+
+
+class Price(BaseModel):
+    total: int
+
+    @field_validator("total")
+    @classmethod
+    def whole_euros(cls, value: int) -> int:
+        if value % 100:
+            raise ValueError("cents are not accepted")
+        return value
+
+
+async def test_an_answer_that_fits_the_schema_but_not_the_type_is_asked_for_again(journal: Journal) -> None:
+    async def work(ctx: Context) -> Any:
+        decision = await ctx.approve("price", {"total": 100}, schema=Price)
+        await ctx.wait_for("go")
+        return decision.data.total
+
+    functions = Functions(work)
+    async with interrupted(journal, functions, "work") as run_id:
+        first = (await asked(journal, run_id)).wait.wait_id or ""
+        async with engine_on(journal, functions, adopts=False) as beside:
+            await beside.decide(first, approved=True, by="ada", data={"total": 150})
+        async with asyncio.timeout(5):
+            while (second := await asked(journal, run_id)).wait.wait_id == first:
+                await asyncio.sleep(0)
+        async with engine_on(journal, functions, adopts=False) as beside:
+            await beside.decide(second.wait.wait_id or "", approved=True, by="ada", data={"total": 200})
+        async with asyncio.timeout(5):
+            while not [wait for wait in await journal.open_waits(run_id) if wait.name == "go"]:
+                await asyncio.sleep(0)
+    async with engine_on(journal, functions) as engine:
+        await engine.signal(run_id, "go", None)
+        run = await ended(engine, run_id)
+    assert result_of(run) == 200
+    (refused,) = await data_of(journal, run_id, "approval_refused")
+    assert (refused["approval_id"], refused["problems"][0]["path"]) == (first, "$.total")

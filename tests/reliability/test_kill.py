@@ -309,7 +309,7 @@ async def test_a_reader_cut_300_times_sees_each_event_once_across_a_restart(tmp_
         import asyncio
 
         async def run(ctx):
-            for number in range(1998 - (2 if ctx.attempt > 1 else 0)):
+            for number in range(1998 - (1 if ctx.attempt > 1 else 0)):
                 ctx.log.info("tick", number=number)
                 if number % 20 == 0:
                     await asyncio.sleep(0.005)

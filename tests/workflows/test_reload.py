@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
-from pyflue.engine import FlueContext
+from pyflue.engine import EmbeddedEngine, FlueContext
 from pyflue.engine.threads import run_in_own_thread
 from pyflue.errors import WorkflowInvalid, WorkflowNotFound
 from pyflue.workflows import Catalog
 from pyflue.workflows.watch import watch
+from tests.support import journal_at, new_run
 
 from .conftest import ProjectFolder
 
@@ -289,3 +290,24 @@ def test_a_file_that_cannot_be_read_says_so(project: ProjectFolder) -> None:
     with pytest.raises(WorkflowInvalid, match="the file cannot be read: No such file"):
         catalog.find("say")
     assert Path(file).parent.is_dir()
+
+
+async def test_a_run_of_a_file_that_was_just_written_runs_that_file(project: ProjectFolder) -> None:
+    """The run was accepted by another process, which has read the file before this one has."""
+    project.write("src/workflows/early.py", "async def run(ctx):\n    return 1\n")
+    journal = journal_at(project.root)
+    here, there = project.catalog(), project.catalog()
+    here.refresh()
+    async with EmbeddedEngine(journal, here) as engine, asyncio.timeout(10):
+        for text, result in (("    return 2\n", b"2"), ("    return 'three'\n", b'"three"')):
+            project.write("src/workflows/early.py", "async def run(ctx):\n" + text)
+            project.write(f"src/workflows/new_{result.decode().strip(chr(34))}.py", "async def run(ctx):\n" + text)
+            there.refresh()
+            for name in ("early", f"new_{result.decode().strip(chr(34))}"):
+                workflow = there.find(name)
+                accepted = new_run(owner=None, workflow=name, payload={}, workflow_version=workflow.version)
+                await journal.accept(accepted)
+                engine.look_again()
+                run = await engine.wait(accepted.run_id)
+                assert bytes(run.result or b"") == result
+    await journal.close()
