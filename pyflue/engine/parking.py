@@ -1,9 +1,9 @@
 """Parking: a run that can only wait gives its slot back and is `waiting`, and takes a slot again when it is woken.
 
-A run that waits for a child holds no slot either, whatever else it does: the child may need it. One per attempt at a
-run. It knows the run's tasks (the task factory tells it) and its open waits (`waits.py` does), and
-so when nothing in the run can go on (`idle.py`). The journal has the last word: a run is parked only if none of its
-waits ended meanwhile. The coroutine stays in memory; only a run that is taken up after a restart is replayed.
+A run that waits for a child holds no slot either, whatever else it does: the child may need it. There is one of these
+per attempt at a run. It knows the run's tasks (the task factory tells it) and its open waits (`waits.py` does), and so
+when nothing in the run can go on (`idle.py`). The journal has the last word: a run is parked only if none of its waits
+ended meanwhile. The coroutine stays in memory; only a run that is taken up after a restart is replayed.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Parking:
         """Run a coroutine on the event loop and block this thread of the run until it is done.
 
         Raises:
-            RunStopped: the run no longer goes on here.
+            RunStopped: the run no longer goes on here; CallMisplaced: this thread runs an event loop.
         """
         thread = _thread.get()
         if _is_on_a_loop():
