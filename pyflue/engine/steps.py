@@ -198,5 +198,5 @@ def check_function(name: str, function: Any) -> None:
     if not callable(function):
         hint = " Pass the function, and its arguments after it." if inspect.isawaitable(function) else ""
         raise TypeError(f"ctx.step({name!r}, …): a {type(function).__name__} cannot be called.{hint}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    if values.facts_of(function).is_generator:
         raise TypeError(f"ctx.step({name!r}, …): a generator cannot be a step; return all of its values at once.")

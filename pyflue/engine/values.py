@@ -33,6 +33,7 @@ class Facts:
     """What has to be known of a step's function."""
 
     is_async: bool
+    is_generator: bool
     #: The shape of what it returns; None if that is plain JSON, or not said.
     shape: Shape | None
 
@@ -82,7 +83,8 @@ def facts_of(function: Callable[..., Any]) -> Facts:
     try:
         return _known[plain]
     except (KeyError, TypeError):  # not seen before, or of a type that cannot be referred to weakly
-        facts = Facts(_is_async(plain), _find_shape(plain))
+        is_generator = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+        facts = Facts(_is_async(plain), is_generator, _find_shape(plain))
     with contextlib.suppress(TypeError):
         _known[plain] = facts
     return facts
