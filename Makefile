@@ -10,7 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help demo test check bench format clean
 
 help:
-	@echo "make demo    run a workflow on a real file and show its result and its journal"
+	@echo "make demo    run two workflows, one with an agent, and show their results and journals"
 	@echo "make test    the whole test suite"
 	@echo "make check   formatting, lint, types, and the arrows between rooms"
 	@echo "make bench   measure what PyFlue costs (BENCH=--quick for orientation)"

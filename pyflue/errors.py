@@ -36,6 +36,31 @@ PyFlueError
 ├── DecisionInvalid                 a decision whose data does not fit what was asked
 ├── IdempotencyConflict             the same key came with another request
 ├── EngineStopping                  the engine takes no more work
+├── AgentInvalid                    an agent, profile, tool, skill or role that cannot be used as it is defined
+├── AgentNotFound                   no agent has this name
+├── InstanceNotFound                the agent has no instance of this id
+├── InstanceBusy                    the instance has unfinished work, so it cannot be deleted
+├── DispatchNotFound                the instance has had no dispatch of this id
+├── DispatchFinished                it has ended, so it cannot be cancelled
+├── DispatchFailed                  a prompt or dispatch failed
+├── DispatchCancelled               a prompt or dispatch was aborted
+├── SessionBusy                     the session has an operation under way
+├── SessionNotFound                 there is no session of this name (or it is closed)
+├── SessionExists                   there is a session of this name already
+├── NameUnknown                     an operation named a skill, role, subagent or secret that the agent does not have
+├── TaskTooDeep                     tasks that start tasks that start tasks, beyond the limit
+├── BudgetExceeded                  turns, tokens, cost or time of model work are used up
+├── ResultUnavailable               the model did not give data that fits `result=`
+├── ModelError
+│   ├── ModelUnknown                no provider or model of this name
+│   ├── ModelKeyMissing             there is no key for the model's provider
+│   ├── ContextOverflow             the conversation is longer than the model takes
+│   ├── ModelRefused                the model, or a filter of its provider, would not answer
+│   └── ModelFailed                 the provider could not be reached, or answered with an error
+├── SandboxError
+│   ├── SandboxRefused              the sandbox or the agent's policy does not allow it
+│   └── SandboxUnavailable          the sandbox cannot be made here, or cannot do this
+├── McpFailed                       an MCP server that cannot be started, reached or understood
 ├── JournalError
 │   ├── JournalBusy                 another process held the journal for too long
 │   ├── JournalFull                 the disk is full
@@ -47,6 +72,7 @@ PyFlueError
 ├── RequestRefused                  an HTTP request or WebSocket message that is not acceptable
 │   ├── InvalidRequest · InvalidQuery · RouteNotFound · MethodNotAllowed · UnsupportedMediaType
 │   ├── Unauthorized · Forbidden · OriginRefused · HostRefused
+│   │   └── AccessRefused           (of Forbidden) an agent's file does not let this caller do it
 │   ├── HeadersTooLarge · RequestTooSlow · SocketMisused
 │   └── TooManyConnections          the server has as many connections as it takes
 ├── Unreachable                     (client) no server answered
@@ -72,6 +98,8 @@ class PyFlueError(Exception):
     type: str = "error"
     #: Set per instance by an author; the classes below leave the status to the server's table.
     status: int | None = None
+    #: The prompt to, or dispatch for, an agent's instance that this is about.
+    dispatch_id: str | None = None
 
     def __init__(
         self,
@@ -514,6 +542,251 @@ class EngineStopping(PyFlueError):
         super().__init__("The server is stopping and takes no new work.", hint="Try again in a few seconds.")
 
 
+class AgentInvalid(PyFlueError, ValueError):
+    """An agent, profile, tool, command, skill or role is defined in a way that cannot be used."""
+
+    type = "agent_invalid"
+
+
+class AgentNotFound(PyFlueError):
+    """No agent has this name."""
+
+    type = "agent_not_found"
+
+    def __init__(self, name: str, available: Sequence[str] = ()) -> None:
+        known = ", ".join(available) or "(none)"
+        super().__init__(
+            f"There is no agent {name!r}.", details={"available": list(available)}, hint=f"Agents: {known}."
+        )
+
+
+class InstanceNotFound(PyFlueError):
+    """The agent has no instance of this id: nobody has talked to it."""
+
+    type = "instance_not_found"
+
+    def __init__(self, agent: str, instance_id: str) -> None:
+        super().__init__(f"Agent {agent!r} has no instance {instance_id!r}.")
+
+
+class DispatchNotFound(PyFlueError):
+    """The agent's instance has had no dispatch or prompt of this id."""
+
+    type = "dispatch_not_found"
+
+    def __init__(self, dispatch_id: str) -> None:
+        super().__init__(f"There is no dispatch {dispatch_id!r} of this agent's instance.")
+
+
+class InstanceBusy(PyFlueError):
+    """The instance has prompts or dispatches that have not ended, so it cannot be deleted."""
+
+    type = "instance_busy"
+
+    def __init__(self, agent: str, instance_id: str) -> None:
+        super().__init__(
+            f"Instance {instance_id!r} of agent {agent!r} has unfinished work.", hint="Wait for it, or abort it."
+        )
+
+
+class DispatchFinished(PyFlueError):
+    """The dispatch or prompt has ended, so it cannot be cancelled."""
+
+    type = "dispatch_finished"
+
+    def __init__(self, dispatch_id: str, status: str) -> None:
+        super().__init__(f"Dispatch {dispatch_id} is already {status}.", details={"status": status})
+        self.dispatch_id = dispatch_id
+
+
+class DispatchFailed(PyFlueError):
+    """A prompt or dispatch failed; `error` is the error its record holds (`type`, `message`, …)."""
+
+    type = "dispatch_failed"
+
+    def __init__(self, dispatch_id: str, error: Mapping[str, Any], *, message: str | None = None) -> None:
+        said = message or f"{error.get('exception') or error.get('type', 'error')}: {error.get('message', '')}"
+        super().__init__(f"The agent could not answer: {said}")
+        self.error = dict(error)
+        self.dispatch_id = dispatch_id
+
+
+class DispatchCancelled(PyFlueError):
+    """A prompt or dispatch was aborted."""
+
+    type = "dispatch_cancelled"
+
+    def __init__(self, dispatch_id: str) -> None:
+        super().__init__(f"Dispatch {dispatch_id} was cancelled.")
+        self.dispatch_id = dispatch_id
+
+
+class SessionBusy(PyFlueError):
+    """The session has an operation under way; one at a time is its rule."""
+
+    type = "session_busy"
+
+    def __init__(self, session: str) -> None:
+        super().__init__(
+            f"Session {session!r} has an operation under way.",
+            hint="Wait for it, take another session, or dispatch: dispatches wait for their turn.",
+        )
+
+
+class SessionNotFound(PyFlueError, KeyError):
+    """There is no session of this name, or it has been closed."""
+
+    type = "session_not_found"
+    __str__ = PyFlueError.__str__
+
+    def __init__(self, session: str, *, why: str = "does not exist") -> None:
+        super().__init__(f"Session {session!r} {why}.")
+
+
+class SessionExists(PyFlueError):
+    """There is a session of this name already."""
+
+    type = "session_exists"
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"Session {session!r} exists already.", hint="harness.session(name) opens it.")
+
+
+class NameUnknown(PyFlueError, KeyError):
+    """An operation named a skill, role, subagent or secret that the agent does not have."""
+
+    type = "name_unknown"
+    __str__ = PyFlueError.__str__
+
+    def __init__(self, what: str, name: str, available: Sequence[str]) -> None:
+        """`what` is a word such as `skill`."""
+        known = ", ".join(available) or "none"
+        super().__init__(f"There is no {what} {name!r}.", hint=f"The agent's {what}s: {known}.")
+
+
+class TaskTooDeep(PyFlueError):
+    """Tasks that start tasks that start tasks, beyond `agent.task_depth`."""
+
+    type = "task_too_deep"
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(
+            f"A task may not be started here: {depth} tasks stand above it already.",
+            hint="The limit is agent.task_depth in pyflue.toml.",
+        )
+
+
+class BudgetExceeded(PyFlueError):
+    """Turns, tokens, cost or seconds of model work are used up. What was done until then is recorded."""
+
+    type = "budget_exceeded"
+
+    def __init__(self, budget: str, limit: float, used: float, whose: str) -> None:
+        """`budget` is `max_turns`, `max_tokens`, `max_cost_usd` or `max_seconds`; `whose` the part it belongs to."""
+        super().__init__(
+            f"The budget {budget}={limit:g} of {whose} is used up ({used:g}).",
+            details={"budget": budget, "limit": limit, "used": used, "whose": whose},
+        )
+
+
+class ResultUnavailable(PyFlueError):
+    """The model did not give data that fits `result=`, not even after it was told what was wrong."""
+
+    type = "result_unavailable"
+
+    def __init__(self, attempts: int, problems: Sequence[Any], text: str) -> None:
+        super().__init__(
+            f"The model gave no data of the wanted type in {attempts} attempts.",
+            details={"problems": list(problems), "text": text[:2000]},
+        )
+
+
+class ModelError(PyFlueError):
+    """A model could not answer."""
+
+    type = "model_error"
+
+
+class ModelUnknown(ModelError):
+    """No provider or model of this name."""
+
+    type = "model_unknown"
+
+
+class ModelKeyMissing(ModelError):
+    """There is no key for the model's provider."""
+
+    type = "model_key_missing"
+
+    def __init__(self, model: str, variable: str) -> None:
+        super().__init__(
+            f"Model {model} needs a key, and the variable {variable} is not set.",
+            hint=f"Set {variable}, or work without a provider: PYFLUE_MODEL=scripted/hello (see docs/models.md).",
+            details={"model": model, "variable": variable},
+        )
+
+
+class ContextOverflow(ModelError):
+    """The conversation is longer than the model takes."""
+
+    type = "context_overflow"
+
+
+class ModelRefused(ModelError):
+    """The model, or a filter of its provider, would not answer."""
+
+    type = "model_refused"
+
+
+class ModelFailed(ModelError):
+    """The provider could not be reached, answered with an error, or broke its answer off.
+
+    `is_retryable` says whether the same request may succeed later, `retry_after_s` when the provider wants it at the
+    earliest, `provider_status` is its HTTP status.
+    """
+
+    type = "model_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_retryable: bool,
+        retry_after_s: float | None = None,
+        provider_status: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details={"provider_status": provider_status})
+        self.is_retryable = is_retryable
+        self.retry_after_s = retry_after_s
+        self.provider_status = provider_status
+
+
+class SandboxError(PyFlueError):
+    """A sandbox cannot do what was asked."""
+
+    type = "sandbox_error"
+
+
+class SandboxRefused(SandboxError, PermissionError):
+    """The sandbox, or the agent's policy, does not allow it."""
+
+    type = "sandbox_refused"
+    __str__ = PyFlueError.__str__
+
+
+class SandboxUnavailable(SandboxError):
+    """The sandbox cannot be made on this machine, or it has nothing that could do this."""
+
+    type = "sandbox_unavailable"
+
+
+class McpFailed(PyFlueError):
+    """An MCP server could not be started or reached, or answered with something that is not MCP."""
+
+    type = "mcp_failed"
+
+
 class JournalError(PyFlueError):
     """The journal could not do what was asked."""
 
@@ -662,6 +935,13 @@ class Forbidden(RequestRefused):
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This token does not have the scope {scope!r}.", details={"scope": scope})
+
+
+class AccessRefused(Forbidden):
+    """An agent's file does not let this caller do something with an instance (`authorize`)."""
+
+    def __init__(self, agent: str, instance_id: str, action: str) -> None:
+        RequestRefused.__init__(self, f"Agent {agent!r} does not allow this caller to {action} {instance_id!r}.")
 
 
 class OriginRefused(RequestRefused):

@@ -1,6 +1,8 @@
 """Ids: ULIDs that sort in the order they were made, and the run ids built from them.
 
-A run id is `workflow:<name>:<ulid>`. Within a process ids grow even if the wall clock steps back.
+A run id is `workflow:<name>:<ulid>`. The stream of a continuing agent's instance is `agent:<name>:<instance>`, and the
+run id of one of its interactions `agent:<name>:<instance>:<ulid>`. Within a process ids grow even if the wall clock
+steps back.
 """
 
 from __future__ import annotations
@@ -13,7 +15,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ulid import ULIDGenerator
 
-_RUN_ID = re.compile(r"workflow:(?P<name>[^:\x00-\x20]{1,128}):(?P<ulid>[0-7][0-9A-HJKMNP-TV-Z]{25})")
+_NAME = r"(?P<name>[^:\x00-\x20]{1,128})"
+_ULID = r"(?P<ulid>[0-7][0-9A-HJKMNP-TV-Z]{25})"
+AGENT_PREFIX = "agent:"
+_STREAM_ID = rf"{AGENT_PREFIX}{_NAME}:(?P<instance>[A-Za-z0-9._~@+=-]{{1,128}})"
+_RUN_ID = re.compile(rf"workflow:{_NAME}:{_ULID}")
+_AGENT_STREAM = re.compile(_STREAM_ID)
+_INTERACTION_ID = re.compile(rf"(?P<stream>{_STREAM_ID}):{_ULID}")
 
 
 class _NeverBack:
@@ -50,3 +58,47 @@ def workflow_of(run_id: str) -> str | None:
     """The workflow name inside a run id, or None if the text is not a run id."""
     match = _RUN_ID.fullmatch(run_id)
     return match["name"] if match else None
+
+
+def agent_stream(name: str, instance_id: str) -> str:
+    """The stream of a continuing agent's instance.
+
+    An instance id is 1 to 128 letters, digits and characters out of `._~@+=-`.
+
+    Raises:
+        ValueError: the name or the instance id cannot be used.
+    """
+    stream_id = f"{AGENT_PREFIX}{name}:{instance_id}"
+    if _AGENT_STREAM.fullmatch(stream_id) is None:
+        raise ValueError(f"{name!a} and {instance_id!a} cannot name an agent and its instance.")
+    return stream_id
+
+
+def parse_agent_stream(stream_id: str) -> tuple[str, str] | None:
+    """The agent's name and the instance id of a stream, or None if the text is not such a stream."""
+    match = _AGENT_STREAM.fullmatch(stream_id)
+    return (match["name"], match["instance"]) if match else None
+
+
+def new_interaction_id(stream_id: str) -> str:
+    """A new run id for an interaction with the instance whose stream this is."""
+    return f"{stream_id}:{new_ulid()}"
+
+
+def split_interaction_id(run_id: str) -> tuple[str, str] | None:
+    """The instance's stream and the ULID of an interaction, or None if the text is not the id of one."""
+    if not run_id.startswith(AGENT_PREFIX):  # the usual case, and asked for every event
+        return None
+    match = _INTERACTION_ID.fullmatch(run_id)
+    return (match["stream"], match["ulid"]) if match else None
+
+
+def is_interaction(run_id: str) -> bool:
+    """Whether a run is an interaction with a continuing agent's instance."""
+    return split_interaction_id(run_id) is not None
+
+
+def stream_of(run_id: str) -> str:
+    """The stream that a run's events go to: its own, or that of the instance for an interaction."""
+    interaction = split_interaction_id(run_id)
+    return run_id if interaction is None else interaction[0]

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, codec
-from .errors import PyFlueError
-from .ids import workflow_of
+from .errors import ProjectNotFound, PyFlueError
+from .ids import AGENT_PREFIX, workflow_of
 from .journal import Journal, RunStatus, open_journal
 from .logs import logger
-from .settings import FILE_NAME, Settings, find_root, load_settings, misspelt_variables
+from .settings import AGENT_FOLDERS, FILE_NAME, Settings, find_root, load_settings, misspelt_variables
 
 if TYPE_CHECKING:
-    from .engine import EmbeddedEngine
+    from collections.abc import Coroutine
+
+    from .agents import AgentCatalog, AgentFile, CreatedAgent
+    from .agents.instances import Instances
+    from .agents.room import AgentRoom
+    from .agents.standalone import InstanceHarness
+    from .engine import EmbeddedEngine, Engine, Workflow
+    from .engine.calls import Calls
     from .journal import Outcome
     from .server import PyFlueApp, Services
     from .workflows import Catalog
@@ -41,8 +49,20 @@ class Project:
 
     settings: Settings
     catalog: Catalog
+    agents: LazyAgents
     journal: Journal
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def definitions(self) -> Definitions:
+        """What runs are of: workflows and agents."""
+        return Definitions(self.catalog, self.agents)
+
+    def instances(self, engine: Engine) -> Instances:
+        """The project's continuing agents, driven by an engine. Imports the agents room."""
+        from .agents.instances import Instances
+
+        return Instances(self.agents.catalog, self.journal, engine)
 
     def engine(self, *, adopts: bool, on_end: Callable[[str, Outcome], None] | None = None) -> EmbeddedEngine:
         """An engine for this project, not yet started.
@@ -56,11 +76,12 @@ class Project:
         is_on_disk = self.settings.journal_url.startswith("sqlite:")
         return EmbeddedEngine(
             self.journal,
-            self.catalog,
+            self.definitions,
             settings=self.settings.engine,
             limits=self.settings.limits,
             root=self.settings.root,
             adopts=adopts,
+            agents=self.agents,
             on_end=on_end,
             quarantine=SubprocessQuarantine(self.settings.root, self.options, program=_APART)
             if adopts and is_on_disk
@@ -83,9 +104,124 @@ def open_project(root: Path | None = None, *, options: Mapping[str, Any] | None 
     return Project(
         settings=settings,
         catalog=Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s),
+        agents=LazyAgents(settings),
         journal=journal,
         options={name: value for name, value in (options or {}).items() if value is not None},
     )
+
+
+class LazyAgents:
+    """The agents room of a project, imported when something first asks for it: most commands and plain runs do not."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @functools.cached_property
+    def catalog(self) -> AgentCatalog:
+        """The project's agent files."""
+        from .agents import AgentCatalog
+
+        settings = self._settings
+        return AgentCatalog(
+            settings.root, agents_dir=settings.agent.agents_dir, import_timeout_s=settings.engine.import_timeout_s
+        )
+
+    def find(self, name: str) -> AgentFile:
+        """The agent of a name: that of a file, or the one without a file.
+
+        Raises:
+            AgentNotFound, AgentInvalid.
+        """
+        from .agents.files import PLAIN_AGENT, plain_agent
+
+        return plain_agent(self._settings.root) if name == PLAIN_AGENT else self.catalog.find(name)
+
+    @property
+    def known(self) -> AgentCatalog | None:
+        """The project's agent files, if there are any or somebody has asked for them."""
+        return self.catalog if "catalog" in vars(self) or self._has_files() else None
+
+    def _has_files(self) -> bool:
+        root, folder = self._settings.root, self._settings.agent.agents_dir
+        for place in (folder,) if folder else AGENT_FOLDERS:
+            # `.agents` holds skills, too, and what lies deeper there is theirs.
+            pattern = "*.py" if place == ".agents" else "**/*.py"
+            if next((root / place).glob(pattern), None) is not None:
+                return True
+        return False
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which a change may concern agent files."""
+        if "catalog" in vars(self):
+            return self.catalog.folders()
+        root, folder = self._settings.root, self._settings.agent.agents_dir
+        places = [root / place for place in ((folder,) if folder else AGENT_FOLDERS)]
+        return frozenset(place for place in (*places, *(place.parent for place in places)) if place.is_dir())
+
+    @functools.cached_property
+    def room(self) -> AgentRoom:
+        """What makes harnesses."""
+        from .agents.room import AgentRoom
+
+        return AgentRoom(self._settings)
+
+    async def init(self, ctx: Any, calls: Calls, key: str, agent: Any, options: dict[str, Any]) -> Any:
+        """As `engine.agents.AgentHost.init`."""
+        if "room" not in vars(self):
+            # In a thread: the import takes a while, and other runs go on.
+            await asyncio.to_thread(getattr, self, "room")
+        return await self.room.init(ctx, calls, key, agent, options)
+
+    def blocking(self, harness: Any, block: Callable[[Coroutine[Any, Any, Any]], Any]) -> Any:
+        """As `AgentHost.blocking`."""
+        return self.room.blocking(harness, block)
+
+    def end(self, calls: Calls) -> Coroutine[Any, Any, None] | None:
+        """As `AgentHost.end`."""
+        return self.room.end(calls) if "room" in vars(self) else None
+
+    async def close(self) -> None:
+        """As `AgentHost.close`."""
+        if "room" in vars(self):
+            await self.room.close()
+
+
+class Definitions:
+    """Where the engine finds what runs are of: workflow files, and agent files for interactions."""
+
+    def __init__(self, workflows: Catalog, agents: LazyAgents) -> None:
+        self._workflows = workflows
+        self._agents = agents
+
+    def find(self, name: str) -> Workflow:
+        """As `WorkflowSource.find`."""
+        if not name.startswith(AGENT_PREFIX):
+            return self._workflows.find(name)
+        from .agents.interactions import AgentWorkflow
+
+        return AgentWorkflow(self._agents.find(name.removeprefix(AGENT_PREFIX)))
+
+    def refresh(self) -> bool:
+        """As `WorkflowSource.refresh`."""
+        changed = self._workflows.refresh()
+        agents = self._agents.known
+        return (agents is not None and agents.refresh()) or changed
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which a change may concern a definition."""
+        return self._workflows.folders() | self._agents.folders()
+
+    def report(self) -> None:
+        """Log what is wrong with the files."""
+        agents = self._agents.known
+        for diagnostic in [*self._workflows.diagnostics(), *(() if agents is None else agents.diagnostics())]:
+            where = f"{diagnostic.path}:{diagnostic.line}" if diagnostic.line else str(diagnostic.path)
+            log.warning("workflow_file", where=where, problem=diagnostic.message)
+
+    def count(self) -> dict[str, int]:
+        """How many there are, as logs say it."""
+        agents = self._agents.known
+        return {"workflows": len(self._workflows.names())} | ({} if agents is None else {"agents": len(agents.names())})
 
 
 class ProjectApp:
@@ -119,12 +255,14 @@ class ProjectApp:
         project = await asyncio.to_thread(open_project, self._root, options=self._options)
         try:
             # In a thread, and before the first request: no request waits for an import.
-            await asyncio.to_thread(project.catalog.refresh)
-            _report(project.catalog)
+            definitions = project.definitions
+            await asyncio.to_thread(definitions.refresh)
+            definitions.report()
             async with project.engine(adopts=True, on_end=_report_failure) as engine:
                 services = Services(
                     settings=project.settings,
                     catalog=project.catalog,
+                    agents=functools.partial(project.instances, engine),
                     journal=project.journal,
                     engine=engine,
                     version=__version__,
@@ -132,7 +270,7 @@ class ProjectApp:
                 )
                 app = self._app = build_app(services, extra_routes=_dialect_routes(project, services))
                 try:
-                    async with self._reloading(project.catalog):
+                    async with self._reloading(definitions):
                         yield app
                 finally:
                     log.info("stopping", running=engine.stats()["running"])
@@ -143,7 +281,7 @@ class ProjectApp:
         log.info("stopped")
 
     @contextlib.asynccontextmanager
-    async def _reloading(self, catalog: Catalog) -> AsyncGenerator[None]:
+    async def _reloading(self, definitions: Definitions) -> AsyncGenerator[None]:
         """In `dev`, serve edited files without a restart."""
         if not self._dev:
             yield
@@ -151,7 +289,7 @@ class ProjectApp:
         from .workflows.watch import watch
 
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch(catalog, on_change=lambda: _report_reload(catalog)))
+            watching = tasks.create_task(watch(definitions, on_change=lambda: _report_reload(definitions)))
             try:
                 yield
             finally:
@@ -204,6 +342,63 @@ def create_app(
         ProjectNotFound: there is no project.
     """
     return ProjectApp(find_root(Path.cwd()) if project is None else Path(project).resolve(), options=options, dev=dev)
+
+
+async def init_agent(
+    agent: CreatedAgent,
+    *,
+    id: str = "default",  # noqa: A002  (the word that its users were promised)
+    name: str = "agent",
+    project: str | Path | None = None,
+    tools: Sequence[Any] = (),
+    skills: Sequence[Any] = (),
+    subagents: Sequence[Any] = (),
+) -> InstanceHarness:
+    """Bind an agent to an instance of it, outside of any run; `await harness.destroy()` at the end.
+
+    `name` and `id` say which instance it is: what was said in its sessions and its files are there the next time, if
+    there is a project (`project`, or the one the current folder belongs to). Without one they are kept in memory.
+
+    Raises:
+        AgentInvalid: it is no agent; ProjectNotFound: `project` is none; ValueError: a name or id that cannot be used;
+        and what `open_journal` raises.
+    """
+    import contextlib
+
+    from .agents.standalone import StandaloneSource, Surroundings, bind
+    from .engine import EmbeddedEngine
+
+    settings, journal = await asyncio.to_thread(_open_for_agent, project)
+    closing = contextlib.AsyncExitStack()
+    closing.push_async_callback(journal.close)
+    try:
+        source = StandaloneSource()
+        engine = EmbeddedEngine(
+            journal,
+            source,
+            settings=settings.engine,
+            limits=settings.limits,
+            root=settings.root,
+            adopts=False,
+            agents=LazyAgents(settings),
+        )
+        await closing.enter_async_context(engine)
+        around = Surroundings(engine=engine, journal=journal, source=source, closing=closing)
+        options = {"tools": tools, "skills": skills, "subagents": subagents}
+        return bind(around, agent, name=name, instance_id=id, options=options)
+    except BaseException:
+        await closing.aclose()
+        raise
+
+
+def _open_for_agent(project: str | Path | None) -> tuple[Settings, Journal]:
+    try:
+        root = find_root(Path.cwd()) if project is None else Path(project).resolve()
+    except ProjectNotFound:
+        settings = load_settings(Path.cwd(), options={"journal.url": "memory:"})
+    else:
+        settings = load_settings(root)
+    return settings, open_journal(settings.journal_url, settings=settings.journal, limits=settings.limits)
 
 
 def drive_apart() -> None:
@@ -259,19 +454,17 @@ def _report_failure(run_id: str, outcome: Outcome) -> None:
         return
     error: dict[str, Any] = {} if outcome.error is None else codec.load(outcome.error)
     log.warning(
-        "run_failed", run_id=run_id, workflow=workflow_of(run_id), type=error.get("type"), where=error.get("where")
+        "run_failed",
+        run_id=run_id,
+        workflow=workflow_of(run_id) or run_id.rpartition(":")[0],
+        type=error.get("type"),
+        where=error.get("where"),
     )
 
 
-def _report_reload(catalog: Catalog) -> None:
-    _report(catalog)
-    log.info("reloaded", workflows=len(catalog.names()))
-
-
-def _report(catalog: Catalog) -> None:
-    for diagnostic in catalog.diagnostics():
-        where = f"{diagnostic.path}:{diagnostic.line}" if diagnostic.line else str(diagnostic.path)
-        log.warning("workflow_file", where=where, problem=diagnostic.message)
+def _report_reload(definitions: Definitions) -> None:
+    definitions.report()
+    log.info("reloaded", **definitions.count())
 
 
 def _dialect_routes(project: Project, services: Services) -> list[Any]:

@@ -22,6 +22,7 @@ class Promise(NamedTuple):
 
 _GUIDE = "the workflows guide"
 _CONTRACT = "durability contract"
+_OURS = "ours"
 _FAULTS = "faults and bad inputs"
 
 PROMISES: dict[str, Promise] = {
@@ -36,6 +37,10 @@ PROMISES: dict[str, Promise] = {
     "guide.record": Promise(
         _GUIDE, "A run has an id workflow:<name>:<ulid> and records payload, result or error, events."
     ),
+    "guide.prompt": Promise(_GUIDE, "A workflow initializes an agent, prompts a session and returns what it says."),
+    "guide.files": Promise(_GUIDE, "harness.fs stages files, the agent works on them, no conversation hears of it."),
+    "guide.result": Promise(_GUIDE, "With result= the agent returns data that satisfies the model."),
+    "guide.key-missing": Promise(_OURS, "Without a key a prompt ends in model_key_missing, with both ways out."),
     "R1": Promise(_CONTRACT, "202 is sent after the run is on disk."),
     "R2": Promise(_CONTRACT, "A step's result is on disk before the next step starts."),
     "R3": Promise(_CONTRACT, "A run has at most one result for a step's key."),
@@ -77,11 +82,24 @@ PROMISES: dict[str, Promise] = {
     "F31": Promise(_FAULTS, "A result JSON cannot hold fails the run, naming the place."),
     "F32": Promise(_FAULTS, "Only discovered names resolve, whatever a name tries."),
     "F33": Promise(_FAULTS, "A bad workflow file harms no other."),
+    "F37": Promise(_FAULTS, "Runaway commands end in time and in bounds, and no process is left."),
+    "F43": Promise(_FAULTS, "Injected tool calls: policy, schemas, budgets and people decide, never text."),
     "F44": Promise(_FAULTS, "Cross-site requests change nothing."),
     "F45": Promise(_FAULTS, "Foreign Host and Origin are refused, WebSockets before accept."),
     "F46": Promise(_FAULTS, "No request gets past the tokens."),
     "F47": Promise(_FAULTS, "Abusive headers and connections are cut off; health still answers."),
     "F48": Promise(_FAULTS, "Markup and control characters are shown as text."),
+    "agents.resume": Promise(_OURS, "A killed prompt goes on after its last recorded turn and tool call."),
+    "agents.answers": Promise(_OURS, "Data of the wanted type comes back as that type, or an error says why not."),
+    "agents.approval": Promise(_OURS, "A tool call that needs approval is made once, as approved, or not at all."),
+    "agents.budget": Promise(_OURS, "Budgets hold per call, agent and run, over subagents and restarts."),
+    "agents.cancel": Promise(_OURS, "A cancel in the middle of model work is final within 2 s; nothing is left."),
+    "agents.compaction": Promise(_OURS, "A long conversation is summarised; tool uses stay with their results."),
+    "agents.events": Promise(_OURS, "Events of model work carry ids that belong together, and agree with the answer."),
+    "agents.live": Promise(_OURS, "Text arrives while a model writes it; late readers get all of it, from offset 0."),
+    "agents.unknown-outcome": Promise(
+        _OURS, "A tool that is not idempotent and was interrupted is not repeated; the model is told."
+    ),
 }
 
 

@@ -29,7 +29,8 @@ def test_the_page_lists_every_error_a_caller_can_get_with_its_status() -> None:
     # What the table of statuses calls 500 is told to nobody; only a failed run's error has its own name.
     told = {cls for cls, status in STATUSES.items() if status != 500} - _NEVER_ANSWERED
     expected = {(cls.type, str(STATUSES[cls])) for cls in told}
-    assert set(shown) == expected | {("run_failed", "500"), ("internal_error", "500")}
+    failures = {("run_failed", "500"), ("dispatch_failed", "500"), ("internal_error", "500")}
+    assert set(shown) == expected | failures
 
 
 def test_the_page_lists_every_close_code() -> None:

@@ -27,12 +27,12 @@ def test_the_names_are_sorted_and_can_be_imported_at_once() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_import_error() -> None:
-    with pytest.raises(ImportError, match="create_agent"):
-        exec("from pyflue import create_agent")
+    with pytest.raises(ImportError, match="create_flow"):
+        exec("from pyflue import create_flow")
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = {"apsw", "asyncio", "httpx2", "msgspec", "pydantic", "rich", "starlette", "structlog", "uvicorn"}
+    heavy = {"anthropic", "apsw", "asyncio", "httpx2", "msgspec", "pydantic", "rich", "starlette", "structlog", "uvicorn"}
     script = "import sys, pyflue; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from pyflue.errors import ProjectNotFound, SettingsInvalid
-from pyflue.settings import SCOPES, Settings, Token, describe, find_root, load_settings, misspelt_variables
+from pyflue.settings import (
+    SCOPES,
+    McpServerSettings,
+    ProviderSettings,
+    Settings,
+    Token,
+    describe,
+    find_root,
+    load_settings,
+    misspelt_variables,
+)
 
 
 @pytest.fixture
@@ -59,6 +69,100 @@ def test_the_token_has_a_short_variable(root: Path) -> None:
 def test_values_that_would_break_a_promise_are_refused(root: Path, variable: str, value: str, problem: str) -> None:
     with pytest.raises(SettingsInvalid, match=problem):
         load(root, environ={variable: value})
+
+
+def test_the_model_of_every_agent_has_a_short_variable(root: Path) -> None:
+    assert load(root, environ={"PYFLUE_MODEL": "scripted/hello"}).agent.model_override == "scripted/hello"
+
+
+@pytest.mark.parametrize("written", ["false", "False", "0", "no", "off"])
+def test_a_switch_is_a_word_in_a_variable_and_a_boolean_in_the_file(root: Path, written: str) -> None:
+    assert load(root, environ={"PYFLUE_COMPACTION_ENABLED": written}).compaction.enabled is False
+    assert load(root, "[compaction]\nenabled = false\n").compaction.enabled is False
+    assert load(root, "[compaction]\nenabled = true\n").compaction.enabled is True
+
+
+def test_0_is_a_number_where_it_means_something(root: Path) -> None:
+    agent = load(root, "[agent]\ntask_depth = 0\nanswer_retries = 0\nmodel_retries = 0\n").agent
+    assert (agent.task_depth, agent.answer_retries, agent.model_retries) == (0, 0, 0)
+
+
+def test_providers_and_mcp_servers_have_the_names_a_project_gives_them(root: Path) -> None:
+    settings = load(
+        root,
+        """
+        [providers.ollama]
+        base_url = "http://127.0.0.1:11434/v1"
+        headers = { authorization = "hush" }
+        key_variable = "OLLAMA_KEY"
+        timeout_s = 5
+        context_tokens = 32768
+        [providers.anthropic]
+        [mcp.servers.files]
+        command = "mcp-files"
+        args = ["--read-only"]
+        env = { TOKEN = "hush" }
+        [mcp.servers.search]
+        url = "https://mcp.example/search"
+        headers = { authorization = "hush" }
+        """,
+    )
+    assert settings.providers == {
+        "ollama": ProviderSettings(
+            base_url="http://127.0.0.1:11434/v1",
+            headers={"authorization": "hush"},
+            key_variable="OLLAMA_KEY",
+            timeout_s=5.0,
+            context_tokens=32768,
+        ),
+        "anthropic": ProviderSettings(),
+    }
+    assert settings.mcp_servers == {
+        "files": McpServerSettings(command="mcp-files", args=("--read-only",), env={"TOKEN": "hush"}),
+        "search": McpServerSettings(url="https://mcp.example/search", headers={"authorization": "hush"}),
+    }
+    assert settings.unknown_tables == ()
+    assert "hush" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("toml", "problem"),
+    [
+        ("providers = 1\n", r"providers \(from pyflue\.toml\): expected a table"),
+        ("[providers]\nx = 1\n", r"providers\.x .*expected a table"),
+        ("[providers.'a b']\n", r"'a b' cannot be a name"),
+        ("[providers.x]\nbase_ulr = ''\n", r"providers\.x\.base_ulr .*did you mean 'base_url'"),
+        ("[providers.x]\nbase_url = 'ftp://x'\n", r"base_url .*expected an address that starts with http"),
+        ("[providers.x]\nbase_url = ''\n", r"base_url .*expected a string that is not empty"),
+        ("[providers.x]\napi_key = 'hush'\n", r"api_key .*put it into a variable, and its name into key_variable"),
+        ("[providers.x]\nheaders = ['hush']\n", r"headers .*expected a table of strings"),
+        ("[providers.x]\nheaders = { a = 1 }\n", r"headers .*expected a table of strings"),
+        ("[providers.x]\ntimeout_s = '5'\n", r"timeout_s .*expected a number, not '5'"),
+        ("[providers.x]\ncontext_tokens = 0\n", r"context_tokens .*expected a positive whole number, not 0"),
+        ("[provider.x]\n", r"did you mean 'providers'"),
+        ("mcp = 1\n", r"mcp \(from pyflue\.toml\): expected a table"),
+        ("[mcp.server.x]\ncommand = 'x'\n", r"mcp\.server .*did you mean 'servers'"),
+        ("[mcp.servers.x]\n", r"expected either `command`, to start a server, or `url`"),
+        ("[mcp.servers.x]\ncommand = 'x'\nurl = 'http://x'\n", r"expected either `command`"),
+        ("[mcp.servers.x]\nurl = 'http://x'\nargs = ['y']\n", r"args .*it goes with `command`"),
+        ("[mcp.servers.x]\ncommand = 'x'\nheaders = { a = 'b' }\n", r"headers .*it goes with `url`"),
+        ("[mcp.servers.x]\ncommand = 'x'\nargs = [1]\n", r"args .*expected a list of strings"),
+        ("[agent]\nthinking_level = 'deep'\n", r"thinking_level .*expected one of off, minimal, low"),
+        ("[agent]\nmax_turns = 0\n", r"max_turns .*expected a positive whole number, not 0"),
+        ("[agent]\nmax_task_depth = 3\n", r"did you mean 'task_depth'"),
+        ("[compaction]\nenabled = 1\n", r"enabled .*expected true or false, not 1"),
+        ("[compaction]\nenabled = 'maybe'\n", r"enabled .*expected true or false, not 'maybe'"),
+    ],
+)
+def test_a_table_of_agents_that_cannot_be_used_is_named(root: Path, toml: str, problem: str) -> None:
+    with pytest.raises(SettingsInvalid, match=problem) as refused:
+        load(root, toml)
+    assert "hush" not in str(refused.value)
+
+
+def test_a_folder_with_agents_only_is_a_project(tmp_path: Path) -> None:
+    (tmp_path / "src" / "agents").mkdir(parents=True)
+    assert find_root(tmp_path / "src" / "agents") == tmp_path
 
 
 def test_a_misspelt_table_is_refused_with_a_suggestion(root: Path) -> None:

@@ -22,5 +22,7 @@ def _shown(default: Any) -> str:
         return "empty"
     if isinstance(default, str):
         return f"`{default}`"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     whole = int(default) if default == int(default) else default
     return f"`{whole}`" if whole == 2024 else f"`{whole:,}`"  # nobody writes a port with a comma

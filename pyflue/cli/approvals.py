@@ -15,7 +15,7 @@ from ..clock import SystemClock
 from ..errors import ApprovalNotFound
 from ..settings import load_settings
 from .output import local_time, paint, print_field, print_json, print_table, roughly, say, short_json, shown
-from .params import ApprovalId, RunId, WorkflowName, json_option, read_json, server_option
+from .params import AnyRunId, ApprovalId, WorkflowName, json_option, read_json, server_option
 from .project import (
     ask_server,
     find_run,
@@ -46,7 +46,7 @@ def command() -> None:
 @command.command("list")
 @click.option("--state", "states", type=click.Choice(STATES), multiple=True, help="Only in this state. [open]")
 @click.option("--workflow", "workflows", type=WorkflowName(), multiple=True, help="Only of runs of this workflow.")
-@click.option("--run", "run_id", type=RunId(), help="Only of this run.")
+@click.option("--run", "run_id", type=AnyRunId(), help="Only of this run.")
 @click.option("--name", help="Only of this name.")
 @click.option("--limit", type=click.IntRange(1, _PAGE), default=50, show_default=True, help="At most this many.")
 @click.option("--before", metavar="CURSOR", help="Go on where a list ended: what it called `next`.")

@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from .. import codec
-from ..errors import InvalidJson, PyFlueError
+from ..errors import InvalidJson, PyFlueError, RunNotFound
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,10 +95,35 @@ class WorkflowName(click.ParamType[str]):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+class AgentName(click.ParamType[str]):
+    """An agent's name; completes from the files, without importing them."""
+
+    name = "agent"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        from .project import agent_names
+
+        try:
+            names = agent_names(ctx)
+        except PyFlueError:  # completion has nowhere to say what is wrong
+            return []
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
 class RunId(click.ParamType[str]):
     """A run's id; completes from the recent runs in the journal."""
 
     name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ..ids import is_interaction
+
+        if is_interaction(str(value)):
+            # To the engine a prompt to an agent is a run; here it is none.
+            error = RunNotFound(str(value))
+            error.hint = "It is a prompt to an agent: `pyflue agents events` shows what became of it."
+            raise error
+        return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
         from .project import recent_runs
@@ -108,6 +133,13 @@ class RunId(click.ParamType[str]):
         except PyFlueError:  # completion has nowhere to say what is wrong
             return []
         return [CompletionItem(run_id, help=status) for run_id, status in runs if run_id.startswith(incomplete)]
+
+
+class AnyRunId(RunId):
+    """As `RunId`, where a prompt to an agent is as good as a run."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value)
 
 
 class ApprovalId(click.ParamType[str]):

@@ -159,6 +159,13 @@ def find_workflow(catalog: Catalog, name: str) -> Workflow:
         raise
 
 
+def agent_names(ctx: click.Context) -> list[str]:
+    """The names of the agents, without importing their files."""
+    from ..main import LazyAgents
+
+    return LazyAgents(load_settings(project_root(ctx))).catalog.names()
+
+
 def recent_runs(ctx: click.Context) -> list[tuple[str, str]]:
     """Ids and statuses of the newest runs, for completion."""
 

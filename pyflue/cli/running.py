@@ -18,7 +18,7 @@ from .. import codec
 from ..clock import SystemClock
 from ..codec import Raw
 from ..errors import Forbidden, PyFlueError, RunCancelled, RunFailed, RunFinished, RunStopped
-from ..ids import new_run_id
+from ..ids import new_interaction_id, new_run_id
 from ..journal import EventType, Journal, NewRun, Outcome, RunStatus
 from .errors import USAGE, Problem
 from .events import EventJson, to_json
@@ -147,8 +147,9 @@ def refuse_in_memory(settings: Settings) -> None:
 async def enqueue(journal: Journal, submission: Submission) -> str:
     """Record a run that an engine of this project will take up; returns its id once that is on disk."""
     workflow, deadline_s = submission.workflow, submission.deadline_s
+    stream_id = submission.stream_id
     new = NewRun(
-        run_id=new_run_id(workflow.name),
+        run_id=new_run_id(workflow.name) if stream_id is None else new_interaction_id(stream_id),
         workflow=workflow.name,
         kind=workflow.kind,
         payload=submission.payload,
@@ -159,6 +160,7 @@ async def enqueue(journal: Journal, submission: Submission) -> str:
         retried_from=submission.retried_from,
         forked_from=submission.forked_from,
         copies=submission.copies,
+        lane=submission.lane,
     )
     return (await journal.accept(new)).run_id
 

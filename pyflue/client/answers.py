@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .. import codec
-from ..errors import PyFlueError, RunCancelled, RunFailed, ServerAnswered
+from ..errors import DispatchCancelled, DispatchFailed, PyFlueError, RunCancelled, RunFailed, ServerAnswered
 
 #: Deeper than any payload the server takes, with room for what is around it.
 _DEPTH = 1000
@@ -26,10 +26,10 @@ def read_json(data: bytes, what: str) -> Any:
 
 
 def error_from(status: int | None, envelope: Mapping[str, Any]) -> PyFlueError:
-    """The error an envelope `{"type", "message", "details"?, "run_id"?, "ref"?}` stands for, ready to be raised.
+    """The error that an envelope `{"type", "message", "details"?, "run_id"?, "dispatch_id"?, "ref"?}` stands for.
 
-    It carries `type`, `message`, `status`, `details` and `run_id`. Of the class's own attributes only
-    `RunFailed.error` is there: the others do not travel.
+    It carries `type`, `message`, `status`, `details`, `run_id` and `dispatch_id`. Of the class's own attributes only
+    `RunFailed.error` and `DispatchFailed.error` are there: the others do not travel.
     """
     kind = str(envelope.get("type", ServerAnswered.type))
     message = str(envelope.get("message", "The server gave no reason."))
@@ -42,7 +42,9 @@ def error_from(status: int | None, envelope: Mapping[str, Any]) -> PyFlueError:
     run_id = envelope.get("run_id")
     PyFlueError.__init__(error, message, type=kind, details=details, run_id=None if run_id is None else str(run_id))
     error.status = status
-    if isinstance(error, RunFailed):
+    if (dispatch_id := envelope.get("dispatch_id")) is not None:
+        error.dispatch_id = str(dispatch_id)
+    if isinstance(error, (RunFailed, DispatchFailed)):
         error.error = dict(details) if isinstance(details, Mapping) else {}  # pyright: ignore[reportUnknownArgumentType]
     return error
 
@@ -66,6 +68,19 @@ def error_of_run(record: Mapping[str, Any]) -> PyFlueError:
     if isinstance(status := failure.get("status"), int):
         return error_from(status, {**failure, "run_id": run_id})
     failed = RunFailed(run_id, failure)
+    failed.details = dict(failure)
+    return failed
+
+
+def error_of_dispatch(record: Mapping[str, Any]) -> PyFlueError:
+    """The error of a prompt's or dispatch's record that did not complete."""
+    dispatch_id = str(record["dispatch_id"])
+    if record["status"] == "cancelled":
+        return DispatchCancelled(dispatch_id)
+    failure: Mapping[str, Any] = record["error"]
+    if "exception" not in failure and failure.get("type") in _classes():
+        return error_from(failure.get("status"), {**failure, "dispatch_id": dispatch_id})
+    failed = DispatchFailed(dispatch_id, failure)
     failed.details = dict(failure)
     return failed
 

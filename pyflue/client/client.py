@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from .agents import Agent, Agents
 from .approvals import Approvals
 from .connection import Connection
 from .runs import Runs
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PyFlueClient:
-    """Talks to a PyFlue server: `client.workflows`, `client.runs` and `client.approvals` are what it is asked for.
+    """Talks to a PyFlue server: `client.workflows`, `runs`, `approvals` and `agents` are what it is asked for.
 
     ```python
     async with PyFlueClient("http://127.0.0.1:2024") as client:
@@ -59,6 +60,18 @@ class PyFlueClient:
         self.runs = Runs(self._connection)
         #: Approvals: `list`, `get`, `approve`, `reject`.
         self.approvals = Approvals(self._connection)
+        #: Agents: `list`, `get`, `instances`.
+        self.agents = Agents(self._connection)
+
+    def agent(self, name: str, id: str = "default") -> Agent:  # noqa: A002  (the word of `init_agent`)
+        """An instance of a continuing agent; it is there from the first prompt on.
+
+        ```python
+        assistant = client.agent("assistant", "customer-42")
+        print((await assistant.prompt("Where is my order?")).text)
+        ```
+        """
+        return Agent(self._connection, name, id)
 
     async def health(self) -> dict[str, Any]:
         """What the server says of itself."""

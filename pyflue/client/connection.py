@@ -47,6 +47,11 @@ class Frames:
         # Ids that a header cannot hold come percent-encoded; a plain id may have a percent sign of its own.
         return unquote(value) if value is not None and not unquote(value).isascii() else value
 
+    @property
+    def dispatch_id(self) -> str | None:
+        """The prompt to an agent whose events these are."""
+        return self._response.headers.get("x-flue-dispatch-id")
+
     async def __aiter__(self) -> AsyncGenerator[Frame, None]:
         import httpx2
 

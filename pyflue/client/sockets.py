@@ -55,7 +55,9 @@ class WorkflowSocket:
         except ConnectionClosed as error:
             run_id = _run_of(messages)
             if run_id is None:
-                raise self._closed(error) from error
+                raise error_of_close(
+                    self._connection, error, "the WebSocket broke before the run's first event"
+                ) from error
             return messages + await self._rest(run_id, after=messages[-1]["index"])
 
     async def _rest(self, run_id: str, *, after: int) -> list[dict[str, Any]]:
@@ -68,20 +70,25 @@ class WorkflowSocket:
         error = {**error_of_run(record).to_dict(), "run_id": run_id}
         return [*rest, {"type": "error", "run_id": run_id, "error": error}]
 
-    def _closed(self, error: ConnectionClosed) -> PyFlueError:
-        said = error.rcvd
-        if said is not None and said.code in _REFUSED:
-            return ServerAnswered(f"The server closed the WebSocket ({said.code}): {said.reason or 'no reason given'}.")
-        return Unreachable(self._connection.url, "the WebSocket broke before the run's first event")
-
 
 @asynccontextmanager
 async def connect(connection: Connection, path: str) -> AsyncGenerator[WorkflowSocket, None]:
-    """Open a WebSocket for the length of the block."""
-    from websockets.asyncio.client import connect as open_socket
+    """Open a workflow's WebSocket for the length of the block."""
+    async with open_socket(connection, path) as socket:
+        yield WorkflowSocket(connection, socket)
+
+
+@asynccontextmanager
+async def open_socket(connection: Connection, path: str) -> AsyncGenerator[ClientConnection, None]:
+    """Open a WebSocket for the length of the block.
+
+    Raises:
+        Unreachable, and what the server's refusal stands for.
+    """
+    from websockets.asyncio.client import connect as opening_of
     from websockets.exceptions import InvalidStatus, WebSocketException
 
-    opening = open_socket(
+    opening = opening_of(
         "ws" + connection.url.removeprefix("http") + path,
         additional_headers=connection.headers,
         open_timeout=connection.connect_timeout_s,
@@ -94,7 +101,15 @@ async def connect(connection: Connection, path: str) -> AsyncGenerator[WorkflowS
     except (WebSocketException, OSError) as error:  # TimeoutError is an OSError
         raise Unreachable(connection.url, f"{type(error).__name__}: {error}") from error
     async with socket:
-        yield WorkflowSocket(connection, socket)
+        yield socket
+
+
+def error_of_close(connection: Connection, error: ConnectionClosed, what: str) -> PyFlueError:
+    """Why a WebSocket is closed: the server refused what was sent, or it broke."""
+    said = error.rcvd
+    if said is not None and said.code in _REFUSED:
+        return ServerAnswered(f"The server closed the WebSocket ({said.code}): {said.reason or 'no reason given'}.")
+    return Unreachable(connection.url, what)
 
 
 def _run_of(messages: list[dict[str, Any]]) -> str | None:

@@ -1,6 +1,7 @@
-"""A run's events over HTTP: each index exactly once and in order, however often the connection breaks.
+"""Events over HTTP: each index exactly once and in order, however often the connection breaks.
 
-The index of the last event is all that has to be remembered; a new connection goes on from there.
+Of a run, or of an agent's instance. The index of the last event is all that has to be remembered; a new connection goes
+on from there.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import quote
@@ -33,10 +34,13 @@ class Cursor:
         self.is_at_end = False
 
 
-async def read(frames: Frames, cursor: Cursor) -> AsyncGenerator[dict[str, Any], None]:
+async def read(
+    frames: Frames, cursor: Cursor, *, live: bool = False, last: str | None = "run_end", is_dense: bool = True
+) -> AsyncGenerator[dict[str, Any], None]:
     """Yield the events of one connection that come next after the cursor, and move it.
 
-    Ends with the run, with the connection, or when an index is missing: then the rest has to be asked for again.
+    Ends with the event of type `last`, with the connection, or when an index is missing that should be there
+    (`is_dense`): then the rest has to be asked for again. With `live`, text of models is yielded, too: it has no index.
     """
     async with aclosing(aiter(frames)) as arriving:
         async for frame in arriving:
@@ -44,15 +48,17 @@ async def read(frames: Frames, cursor: Cursor) -> AsyncGenerator[dict[str, Any],
                 if frame.event == "error":
                     body = read_json(frame.data.encode(), "An error in an event stream")
                     raise error_from(None, body.get("error", body))
-                continue  # live only: no part of the record
+                if live and frame.event == "text_delta":  # no part of the record
+                    yield read_json(frame.data.encode(), "A text delta")
+                continue
             event: dict[str, Any] = read_json(frame.data.encode(), "An event")
             index = int(event["index"])
             if index <= cursor.index:
                 continue
-            if index > cursor.index + 1:
+            if is_dense and index > cursor.index + 1:
                 return
             cursor.index = index
-            cursor.is_at_end = event["type"] == "run_end"
+            cursor.is_at_end = event["type"] == last
             yield event
             if cursor.is_at_end:
                 return
@@ -75,38 +81,66 @@ async def follow(
         Unreachable: the server could not be reached for `reconnect_s`.
         PyFlueError: the server refused (`RunNotFound`, `Unauthorized`, …).
     """
-    patience = _Patience(connection.reconnect_s, is_first=is_first, on_broken=on_broken)
+
+    async def is_over(index: int) -> bool:
+        return await _is_over(connection, run_id, index)
+
+    patience = Patience(connection.reconnect_s, is_first=is_first, on_broken=on_broken)
+    async with aclosing(follow_path(connection, run_path(run_id), cursor, patience, is_over=is_over)) as events:
+        async for event in events:
+            yield event
+
+
+async def follow_path(
+    connection: Connection,
+    path: str,
+    cursor: Cursor,
+    patience: Patience,
+    *,
+    is_over: Callable[[int], Awaitable[bool]] | None = None,
+    live: bool = False,
+    last: str | None = "run_end",
+) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield the events of what is at a path, as `follow`; `last` is the type of its last event, None if it has none.
+
+    `is_over` is asked when a connection has brought nothing: whether there will be no event after an index.
+    """
     while not cursor.is_at_end:
         start = cursor.index
         try:
-            async with connection.stream("GET", run_path(run_id) + "/stream", query={"after": start}) as frames:
+            async with connection.stream("GET", path + "/stream", query={"after": start}) as frames:
                 patience.answered()
-                async with aclosing(read(frames, cursor)) as events:
+                async with aclosing(read(frames, cursor, live=live, last=last)) as events:
                     async for event in events:
                         patience.progressed()
                         yield event
         except PyFlueError as error:
             patience.lost(error)
         else:
-            if cursor.index == start and await _is_over(connection, run_id, start):
+            if cursor.index == start and is_over is not None and await is_over(start):
                 return
         if not cursor.is_at_end:
             await patience.pause()
 
 
-async def fetch_run(connection: Connection, run_id: str) -> dict[str, Any]:
-    """A run's record, from a server that may be restarting.
+async def fetch(connection: Connection, path: str, *, query: dict[str, Any] | None = None, waits: bool = False) -> Any:
+    """What is at a path, from a server that may be restarting.
 
     Raises:
         As `follow`.
     """
-    patience = _Patience(connection.reconnect_s)
+    patience = Patience(connection.reconnect_s)
     while True:
         try:
-            return (await connection.request("GET", run_path(run_id))).body
+            return (await connection.request("GET", path, query=query, waits=waits)).body
         except PyFlueError as error:
             patience.lost(error)
         await patience.pause()
+
+
+async def fetch_run(connection: Connection, run_id: str) -> dict[str, Any]:
+    """A run's record, as `fetch`."""
+    return await fetch(connection, run_path(run_id))
 
 
 async def _is_over(connection: Connection, run_id: str, index: int) -> bool:
@@ -120,7 +154,7 @@ def run_path(run_id: str) -> str:
     return f"/runs/{quote(run_id, safe='')}"
 
 
-class _Patience:
+class Patience:
     """When to try again, and when to give up."""
 
     def __init__(

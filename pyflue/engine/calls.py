@@ -30,7 +30,9 @@ from .scopes import Scope
 from .slots import Slots
 
 if TYPE_CHECKING:
-    from ..journal import History, NewRun, NewStep, Step, Wait
+    from ..journal import Attached, History, NewRun, NewStep, Step, Wait
+    from .agents import AgentHost
+    from .live import Live
     from .workflow import Workflow
 
 T = TypeVar("T")
@@ -91,6 +93,7 @@ class Calls:
     """The durable calls of one attempt."""
 
     __slots__ = (
+        "__weakref__",
         "_accepted",
         "_index",
         "_is_strict",
@@ -98,11 +101,15 @@ class Calls:
         "_recorded",
         "_settled",
         "_shifts",
+        "agents",
         "clock",
         "fence",
+        "given",
+        "has_history",
         "host",
         "journal",
         "limits",
+        "live",
         "parking",
         "recorder",
         "root",
@@ -122,6 +129,8 @@ class Calls:
         root: Path | None,
         accepted: asyncio.Future[Any] | None,
         is_strict: bool,
+        agents: AgentHost | None = None,
+        live: Live | None = None,
     ) -> None:
         """`accepted` is done when the run's own record is on disk; before that, no call does anything."""
         self.fence = fence
@@ -131,12 +140,20 @@ class Calls:
         self.limits = limits
         self.host = host
         self.root = root
+        #: Who makes the harnesses of agents; None where there is nobody.
+        self.agents = agents
+        #: Where text of models is shown while it arrives.
+        self.live = live
+        #: Whether earlier attempts, or the run it was made of, have recorded anything.
+        self.has_history = False
         self.parking = Parking(fence, journal, clock, slots)
         #: The scope of the run itself.
         self.scope = Scope(self.parking)
         self._accepted = accepted
         self._is_strict = is_strict
         self._recorded: dict[str, Step | Wait] = {}
+        #: The calls that gave back what they gave, with their kinds: what is recorded below them is not asked for.
+        self.given: dict[str, str] = {}
         self._shifts: dict[str, int] = {}
         self._index = 0
         # How many values were noted, and how many of them are on disk for sure. `now` and its like may be asked for in
@@ -147,6 +164,7 @@ class Calls:
     def remember(self, history: History) -> None:
         """Take what earlier attempts recorded."""
         self._recorded = {record.key: record for record in (*history.waits, *history.steps)}
+        self.has_history = True
 
     @property
     def index(self) -> int:
@@ -219,6 +237,8 @@ class Calls:
             record = self._with_input(call, digest, record)
         else:
             self._compare_position(call, record)
+        if record.is_over:
+            self.given[call.key] = call.kind
         if call.kind in _IN_TIME:
             self._index = max(self._index, record.recorded_index)
         return record
@@ -292,11 +312,27 @@ class Calls:
 
     # Recording
 
-    async def record(self, step: NewStep, *events: NewEvent) -> None:
+    async def record(self, step: NewStep, *events: NewEvent, attached: Attached | None = None) -> None:
         """Commit a step. Does not return if the run no longer goes on here."""
         held = self.recorder.take_held()
-        index = await self.written(self.journal.record(self.fence, step, [*held, *events]))
+        index = await self.written(self.journal.record(self.fence, step, [*held, *events], attached=attached))
         self.advance(index)
+
+    def record_soon(self, step: NewStep, *events: NewEvent) -> None:
+        """Record a step without waiting for it: for one that would be made again out of what is recorded already."""
+        writing = asyncio.ensure_future(self.journal.record(self.fence, step, [*self.recorder.take_held(), *events]))
+        writing.add_done_callback(self._note_recorded)
+
+    def _note_recorded(self, writing: asyncio.Future[int | None]) -> None:
+        error = None if writing.cancelled() else writing.exception()
+        if isinstance(error, JournalError):
+            self.host.give_up(error)
+        elif error is None and not writing.cancelled():
+            index = writing.result()
+            if index is None:
+                self.host.give_up(RunStopped(self.fence.run_id, "it belongs to another engine"))
+            else:
+                self.advance(index)
 
     async def written(self, writing: Awaitable[T | None]) -> T:
         """What a write answers. Does not return if it could not be done, or no longer counts."""

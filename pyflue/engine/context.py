@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, overload
 from .. import codec
 from ..clock import to_datetime
 from ..codec import EMPTY_OBJECT, Raw
+from ..errors import CallMisplaced
 from ..journal.records import EventType
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from ..agents import CreatedAgent, Harness
     from .calls import Calls
     from .retrying import RetryPolicy
     from .waits import Decision
@@ -453,6 +455,22 @@ class FlueContext(ContextBase[P]):
         self._calls.check_here("ctx.map")
         return branching.map_items(branching.scope_of_map(fn), fn, branching.items_of(items), limit)
 
+    def init(self, agent: CreatedAgent, *, name: str = "agent", **options: Any) -> Coroutine[Any, Any, Harness]:
+        """Initialise an agent for this run; returns its harness.
+
+        What is done with the harness is recorded like other durable calls, down to each model and tool call. Its
+        sessions, files and secrets belong to this run and this call alone. `name` tells harnesses of one run apart in
+        its record; `options` (`tools`, `skills`, `subagents`, `budget`, …) add to what the agent defines.
+
+        Raises:
+            AgentInvalid: the agent is not defined in a way that can be used.
+        """
+        host = self._calls.agents
+        if host is None:
+            raise CallMisplaced("ctx.init was called where no agents can be initialised.")
+        call = self._calls.begin(name, "init")
+        return host.init(self, self._calls, call.key, agent, options)
+
     async def in_thread(self, function: Callable[[BlockingContext[P]], R]) -> R:
         """Call a function in a thread of its own, with the blocking form of this context."""
         blocking: BlockingContext[P] = BlockingContext(
@@ -560,6 +578,12 @@ class BlockingContext(ContextBase[P]):
     ) -> str:
         """As `FlueContext.start`."""
         return self._calls.block(self.face.start(workflow, payload, tags=tags, key=key))
+
+    def init(self, agent: CreatedAgent, *, name: str = "agent", **options: Any) -> Any:
+        """As `FlueContext.init`; the harness has the same methods, which block."""
+        harness = self._calls.block(self.face.init(agent, name=name, **options))
+        host = self._calls.agents
+        return harness if host is None else host.blocking(harness, self._calls.block)
 
     def parallel(self, *branches: Callable[[], Any], limit: int | None = None) -> list[Any]:
         """Call functions at once, each in a thread of its own, and return their results in order."""

@@ -31,6 +31,7 @@ from ..errors import (
     RunNotFound,
     RunStopped,
     RunTimedOut,
+    SessionBusy,
     TooLarge,
     WorkflowNotFound,
 )
@@ -38,8 +39,10 @@ from ..journal import Accepted, Event, Fence, Journal, NewRun, Outcome, Run, Run
 from ..logs import logger
 from ..settings import EngineSettings, Limits
 from . import failures, scopes
+from .agents import AgentHost
 from .drive import Drive, StopReason, failed
 from .handle import Handle
+from .live import Live
 from .port import NO_PATCH, NOT_GIVEN, RunHandle, Submission
 from .preparing import Attempts
 from .quarantine import CRASHES_OF_A_SUSPECT, Quarantine, examine
@@ -59,6 +62,8 @@ _CLAIM = "claim"
 _RETRY_QUARANTINE_S = 30.0
 #: How long a caller of `cancel` is kept waiting for a run that another process drives.
 _DISTANT_CANCEL_S = 2.0
+#: How long the agents of a run may take to let go of what they held.
+_AGENTS_END_S = 5.0
 #: The part of the stop time that runs get to end by themselves before they are handed back.
 _FINISHING_SHARE = 0.2
 
@@ -80,6 +85,7 @@ class EmbeddedEngine:
         root: Path | None = None,
         adopts: bool = True,
         quarantine: Quarantine | None = None,
+        agents: AgentHost | None = None,
         on_end: Callable[[str, Outcome], None] | None = None,
         is_supervised_apart: bool = True,
     ) -> None:
@@ -97,13 +103,23 @@ class EmbeddedEngine:
         self._root = root
         self._adopts = adopts
         self._quarantine = quarantine
+        self._agents = agents
         self._on_end = on_end
         self._max_crashes = CRASHES_OF_A_SUSPECT if quarantine is not None else None
         self._is_supervised_apart = is_supervised_apart
         self._drives: dict[str, Drive] = {}
+        #: What models are writing in the runs that are driven here.
+        self.live = Live()
         self._slots = Slots(self._limits.running if adopts else None)
         self._attempts = Attempts(
-            self, journal, clock=self._clock, limits=self._limits, slots=self._slots, root=self._root
+            self,
+            journal,
+            clock=self._clock,
+            limits=self._limits,
+            slots=self._slots,
+            root=self._root,
+            agents=agents,
+            live=self.live,
         )
         #: False in a quarantine: a run that waits has shown that it does not end its process.
         self._keeps_waiting = True
@@ -165,6 +181,8 @@ class EmbeddedEngine:
             task.cancel()
         await self._services.__aexit__(None, None, None)
         await self._bounded(patience * 0.2, self._release_undriven())
+        if self._agents is not None:
+            await self._bounded(patience * 0.1, self._agents.close())
         await self._supervisor.stop()
 
     async def _bounded(self, timeout_s: float, *work: Coroutine[Any, Any, None]) -> None:
@@ -218,8 +236,12 @@ class EmbeddedEngine:
         size = len(memoryview(submission.payload))
         if size > self._limits.payload_bytes:
             raise TooLarge("The payload", size, self._limits.payload_bytes, "limits.payload_bytes")
-        run_id = ids.new_run_id(submission.workflow.name)
-        is_ours = self._has_slot()
+        if submission.stream_id is None:
+            run_id = ids.new_run_id(submission.workflow.name)
+        else:
+            run_id = ids.new_interaction_id(submission.stream_id)
+        # What goes by lanes is queued: whether it is its turn is seen when it is claimed.
+        is_ours = submission.lane is None and self._has_slot()
         deadline_us = None
         if submission.deadline_s is not None:
             deadline_us = self._clock.now_us() + int(submission.deadline_s * 1_000_000)
@@ -353,6 +375,8 @@ class EmbeddedEngine:
             retried_from=submission.retried_from,
             forked_from=submission.forked_from,
             copies=submission.copies,
+            lane=submission.lane,
+            needs_free_lane=submission.needs_free_lane,
         )
 
     async def _after_accept(
@@ -367,6 +391,8 @@ class EmbeddedEngine:
             self._arriving.add(run_id)
         try:
             answer = await accepted
+            if answer.is_busy:
+                raise SessionBusy((submission.lane or "").rpartition("/")[2])
             if answer.is_conflict:
                 raise IdempotencyConflict(submission.idempotency_key or "", answer.run_id)
             if answer.is_repeat:
@@ -378,10 +404,19 @@ class EmbeddedEngine:
             drive = self._start_submitted(run_id, submission, deadline_us, history=history) if is_ours else None
         finally:
             self._arriving.discard(run_id)
+        if drive is None and submission.lane is not None:
+            drive = await self._claim_lane(run_id)
         if drive is None:
             self._has_backlog = True
             self._claim_wanted.set()
         return Handle(self, run_id, drive)
+
+    async def _claim_lane(self, run_id: str) -> Drive | None:
+        """Drive a run that goes by its lane, if it is its turn and there is room for it here."""
+        if not self._has_slot():
+            return None
+        drives = await self._resume_all(await self._claim(1, run_ids=[run_id]))
+        return drives[0] if drives else None
 
     def _check_accepted(self, drive: Drive, accepted: asyncio.Future[Accepted]) -> None:
         error = None if accepted.cancelled() else accepted.exception()
@@ -496,7 +531,12 @@ class EmbeddedEngine:
             self._claim_wanted.set()
 
     async def _drive(self, drive: Drive) -> None:
-        await self._conclude(drive, await drive.work(self._limits))
+        try:
+            await self._conclude(drive, await drive.work(self._limits))
+        finally:
+            ending = None if self._agents is None else self._agents.end(drive.calls)
+            if ending is not None:
+                await self._bounded(_AGENTS_END_S, ending)
 
     async def _conclude(self, drive: Drive, outcome: Outcome | None) -> None:
         """Commit how an attempt ended, once; whoever waits for it learns it after that."""

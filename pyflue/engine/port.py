@@ -18,6 +18,7 @@ from .workflow import Workflow
 
 if TYPE_CHECKING:
     from ..journal import Approval, Copies, SignalAnswer
+    from .live import Live
 
 #: Stands for a payload patch that was not given; None is a patch.
 NO_PATCH: Any = object()
@@ -47,6 +48,12 @@ class Submission:
     forked_from: str | None = None
     #: The records of an earlier run that this one begins with.
     copies: Copies | None = None
+    #: The instance of a continuing agent whose interaction this is.
+    stream_id: str | None = None
+    #: Runs of one lane go one after the other, in the order they were accepted.
+    lane: str | None = None
+    #: Refuse it if its lane has an unfinished run.
+    needs_free_lane: bool = False
 
     def digest(self) -> str:
         """What two requests with the same `Idempotency-Key` must have in common."""
@@ -101,7 +108,7 @@ class Engine(Protocol):
         the run's outcome or events. With an idempotency key `eager` is ignored.
 
         Raises:
-            EngineStopping, IdempotencyConflict, JournalFull, JournalBusy.
+            EngineStopping, IdempotencyConflict, SessionBusy, JournalFull, JournalBusy.
         """
         ...
 
@@ -171,6 +178,11 @@ class Engine(Protocol):
         Raises:
             ApprovalNotFound; ApprovalClosed; DecisionInvalid.
         """
+        ...
+
+    @property
+    def live(self) -> Live:
+        """What models are writing in the runs that are driven here."""
         ...
 
     @property

@@ -17,9 +17,11 @@ from ..codec import Raw
 from ..errors import PyFlueError
 from ..journal import Accepted, Event, EventType, Fence, Journal, NewEvent, NewRun, Run
 from ..settings import Limits
+from .agents import AgentHost
 from .calls import Calls
 from .context import FlueContext
 from .drive import Drive, StopReason
+from .live import Live
 from .recorder import JournalRecorder
 from .slots import Slots
 from .workflow import Recovery, Workflow
@@ -42,6 +44,8 @@ class Attempts:
         limits: Limits,
         slots: Slots,
         root: Path | None,
+        agents: AgentHost | None,
+        live: Live,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -49,6 +53,8 @@ class Attempts:
         self._limits = limits
         self._slots = slots
         self._root = root
+        self._agents = agents
+        self._live = live
 
     def prepare(
         self,
@@ -78,6 +84,8 @@ class Attempts:
             root=self._root,
             accepted=accepted,
             is_strict=workflow.is_strict,
+            agents=self._agents,
+            live=self._live,
         )
         drive.calls.parking.on_parked = functools.partial(self._engine.note_parked, drive)
         drive.context = FlueContext(

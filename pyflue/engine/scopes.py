@@ -96,6 +96,10 @@ class Scope:
         """The scope of one attempt at a step."""
         return Scope(self.owner, f"{key}/attempt-{attempt}/", step_key=key, step_attempt=attempt)
 
+    def inner(self, key: str) -> Scope:
+        """The scope of a call that is made of other durable calls."""
+        return self._below(f"{key}/")
+
     def _below(self, path: str) -> Scope:
         return Scope(self.owner, path, step_key=self.step_key, step_attempt=self.step_attempt)
 

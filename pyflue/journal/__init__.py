@@ -48,6 +48,15 @@ if TYPE_CHECKING:
         WaitKind,
         WaitState,
     )
+    from .conversations import (
+        Attached,
+        Entry,
+        FileRecord,
+        FileVersion,
+        NewEntry,
+        SessionInfo,
+        StreamInfo,
+    )
 
 __all__ = [
     "FINAL",
@@ -55,15 +64,20 @@ __all__ = [
     "Approval",
     "ApprovalFilter",
     "ApprovalState",
+    "Attached",
     "CancelAnswer",
     "Checked",
     "Copies",
     "Decided",
+    "Entry",
     "Event",
     "EventType",
     "Fence",
+    "FileRecord",
+    "FileVersion",
     "History",
     "Journal",
+    "NewEntry",
     "NewEvent",
     "NewRun",
     "NewSignal",
@@ -77,9 +91,11 @@ __all__ = [
     "Run",
     "RunFilter",
     "RunStatus",
+    "SessionInfo",
     "SignalAnswer",
     "Step",
     "StepStatus",
+    "StreamInfo",
     "Wait",
     "WaitKind",
     "WaitState",
@@ -91,10 +107,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # The records of durable calls are many, and most commands and plain runs need none of them.
+    # The records of durable calls and of conversations are many, and most commands and plain runs need none of them.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import calls
+    from . import calls, conversations
 
-    value = globals()[name] = getattr(calls, name)
+    value = globals()[name] = getattr(calls if hasattr(calls, name) else conversations, name)
     return value

@@ -28,6 +28,9 @@ class StepStatus(StrEnum):
     COMPLETED = "completed"  #: `value` is its result
     FAILED = "failed"  #: `error` is what it raised, after the last attempt
     RETRYING = "retrying"  #: `attempts` of it have failed, another one will follow
+    STARTED = (
+        "started"  #: it has begun, and must not be begun again: what came of it is not known unless it is recorded
+    )
     CANCELLED = "cancelled"  #: the workflow's own code cut it off
     WAITING = "waiting"  #: it is still waited for
     EXPIRED = "expired"  #: nothing came in time

@@ -5,8 +5,13 @@ its future resolves after that commit. Writes of one run take effect in the orde
 names its `Fence`; if another engine or attempt has taken the run, or the run is final, nothing changes and the answer
 says so. Reads see committed state only.
 
+An *interaction* (one prompt or dispatch to a continuing agent's instance) is a run that no list of runs shows. All
+verbs work on it as on any run. Its events go to the stream of the instance (`ids.stream_of`), numbered densely there;
+asked for by the interaction's id, `events`, `watch` and `follow` are about that one's events only, with the indexes
+that they have in the stream.
+
 A write that cannot be stored poisons its run: later writes of that fence are refused with the same error, other runs
-go on. `tests/contracts/test_journal.py` is the exact contract; every adapter passes it.
+go on. `tests/contracts/test_journal*.py` is the exact contract; every adapter passes it.
 """
 
 from __future__ import annotations
@@ -16,12 +21,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from .. import ids
 from ..codec import Raw
 from .records import (
     Accepted,
     CancelAnswer,
     Checked,
     Event,
+    EventType,
     Fence,
     NewEvent,
     NewRun,
@@ -48,6 +55,7 @@ if TYPE_CHECKING:
         Step,
         Wait,
     )
+    from .conversations import Attached, Entry, FileVersion, SessionInfo, StreamInfo
 
 
 class Journal(Protocol):
@@ -61,7 +69,11 @@ class Journal(Protocol):
     def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
         """Record a new run, with the records it takes over (`NewRun.copies`).
 
-        With an idempotency key that is known, the answer names the earlier run instead.
+        With an idempotency key that is known, the answer names the earlier run instead. So it does if the run needs
+        its lane to be free and that has an unfinished run.
+
+        An interaction's payload is also the data of the first event of its own, `interaction_accepted`, whose stream
+        is made if it is not there.
 
         A record that nobody waits for (`is_awaited=False`) may take up to 50 ms, to share its fsync with a later one.
         """
@@ -72,7 +84,8 @@ class Journal(Protocol):
     ) -> Awaitable[Sequence[Run]]:
         """Take up to `limit` queued runs; each is `running` under a new attempt when this resolves.
 
-        Runs that were begun before go first (they were woken, or lost their engine), then the others, oldest first.
+        Runs that were begun before go first (they were woken, or lost their engine), then the others, oldest first. A
+        run is not taken while an earlier one of its lane is unfinished.
 
         With `run_ids` only those; with `max_crashes` only runs that crashed fewer times than that.
         """
@@ -104,7 +117,9 @@ class Journal(Protocol):
         """Make the run final and append `run_end`; None if the fence no longer holds.
 
         In the same transaction its open waits are closed, a child run it waited for is asked to end, and the parent
-        that waits for this run is answered with `{"status", "result", "error"}`.
+        that waits for this run is answered with `{"status", "result", "error"}`. The data of an interaction's end also
+        holds its `result`; if that is too large, a blob holds the data whole and the event its `status`. The next run
+        of its lane may be claimed from then on, which `on_answered` tells.
 
         Returns what was recorded: a run whose cancellation was requested before ends as cancelled, whatever
         `outcome` says.
@@ -128,15 +143,21 @@ class Journal(Protocol):
 
     # Durable calls: writes
 
-    def record(self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = ()) -> Awaitable[int | None]:
+    def record(
+        self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = (), *, attached: Attached | None = None
+    ) -> Awaitable[int | None]:
         """Record a step and append events; returns the run's `last_index`, None if the fence no longer holds.
 
-        A record of status `retrying` or `cancelled` is replaced by a later one of its key, any other is final.
-        Recording is progress: the run's crashes are forgotten.
+        A record of status `retrying`, `started` or `cancelled` is replaced by a later one of its key, any other is
+        final. Recording is progress: the run's crashes are forgotten.
+
+        What is `attached` is recorded in the same transaction: entries at the next positions of their sessions, what
+        became of files, the run's usage. They belong to the run's stream. A run keeps all versions of its files; the
+        stream of an instance keeps the newest of each path.
         """
         ...
 
-    def note(self, fence: Fence, step: NewStep) -> None:
+    def note(self, fence: Fence, step: NewStep, *, attached: Attached | None = None) -> None:
         """As `record`, soon and without waiting for the disk; what is recorded later is on disk later, too.
 
         Its `recorded_index` is its `started_index`.
@@ -210,7 +231,8 @@ class Journal(Protocol):
     def restart(self, fence: Fence) -> Awaitable[bool]:
         """Forget all durable calls of a run, so that it begins anew; False if the fence no longer holds.
 
-        Signals that were taken are kept again; its child runs are asked to end.
+        Signals that were taken are kept again; its child runs are asked to end. The entries and files that it recorded
+        are forgotten, too; an instance does not get back earlier versions of those files.
         """
         ...
 
@@ -258,10 +280,52 @@ class Journal(Protocol):
         """
         ...
 
+    # Agents
+
+    async def entries(
+        self, stream_id: str, session: str, *, after: int = 0, limit: int = 1000, limit_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        """Entries of a session above a position, in order; fewer than `limit` once `limit_bytes` of them were read."""
+        ...
+
+    async def sessions(self, stream_id: str) -> Sequence[SessionInfo]:
+        """The sessions of a stream that have entries, by name."""
+        ...
+
+    async def files(self, stream_id: str, workspace: str) -> Sequence[FileVersion]:
+        """What became of the files of a workspace, in the order in which it was recorded, with their contents.
+
+        All versions of a run's, the newest of each path of an instance's.
+        """
+        ...
+
+    async def stream(self, stream_id: str) -> StreamInfo | None:
+        """The stream of an agent's instance."""
+        ...
+
+    async def streams(self, agent: str, *, before: int | None = None, limit: int = 50) -> Sequence[StreamInfo]:
+        """The streams of an agent's instances; those created last first, from below the cursor `before` (a `seq`)."""
+        ...
+
+    async def interactions(self, stream_id: str, *, before: int | None = None, limit: int = 50) -> Page:
+        """The interactions with an agent's instance, newest first, from below the cursor `before`, without values."""
+        ...
+
+    def delete_session(self, stream_id: str, session: str) -> Awaitable[int]:
+        """Delete the entries of a session; returns how many it were."""
+        ...
+
+    def delete_stream(self, stream_id: str) -> Awaitable[bool | None]:
+        """Delete an instance with its interactions, events, conversations and workspaces.
+
+        Returns False, and deletes nothing, while an interaction has not ended; None if there is no such stream.
+        """
+        ...
+
     # Runs: more writes
 
     def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
-        """Delete a final run with all that belongs to it.
+        """Delete a final run with all that belongs to it. What an interaction left in the instance's stream stays.
 
         Returns the status found (nothing was deleted unless it is final), None if there is no such run.
         """
@@ -282,7 +346,7 @@ class Journal(Protocol):
         ...
 
     async def runs(self, where: RunFilter, *, before: int | None = None, limit: int = 50) -> Page:
-        """Runs, newest first, from below the cursor `before`."""
+        """Runs of workflows, newest first, from below the cursor `before`."""
         ...
 
     async def unfinished(self, *, owner: str | None = None) -> Sequence[Run]:
@@ -314,7 +378,10 @@ class Journal(Protocol):
         ...
 
     async def has_queued(self, *, max_crashes: int | None = None) -> bool:
-        """Whether any run is queued (that crashed fewer times than `max_crashes`)."""
+        """Whether there is a run to claim (that crashed fewer times than `max_crashes`).
+
+        Those behind another run of their lane do not count.
+        """
         ...
 
     async def expired(self) -> Sequence[tuple[str, int]]:
@@ -362,6 +429,9 @@ class Journal(Protocol):
         """Call `callback` (from any thread) with (run id, key) of waits that ended by a write of this process.
 
         It is called after the commit. `answers_since` tells of those that other processes ended.
+
+        With an empty key: the run was behind another one of its lane, and may be claimed now. Other processes learn
+        that from `on_foreign_commit` and `has_queued`.
         """
         ...
 
@@ -407,24 +477,71 @@ class Watch(Protocol):
         """Return at the next ring; at once if it rang since the last wait."""
         ...
 
+    def ring(self) -> None:
+        """Let whoever waits look again, for a reason that is not in the journal. On the event loop."""
+        ...
+
 
 async def follow(
     journal: Journal, stream_id: str, *, after: int = 0, page: int = 64, page_bytes: int = 32 * 1024
 ) -> AsyncIterator[Event]:
     """Yield a run's events in order, each once, then wait for new ones until `run_end`; nothing if there is no run.
 
+    An interaction's events end with `interaction_end`. The stream of an agent's instance, which need not be there yet,
+    has no last event: it ends only when it is deleted.
+
     One page is in memory at a time, so a reader that stops reading costs no more than that.
     """
+    last = EventType.INTERACTION_END if ids.is_interaction(stream_id) else EventType.RUN_END
+    source = _Instance(journal, stream_id) if ids.parse_agent_stream(stream_id) else _Run(journal, stream_id)
+    read = 0
     with journal.watch(stream_id) as bell:
         while True:
             events = await journal.events(stream_id, after=after, limit=page, limit_bytes=page_bytes)
             for event in events:
-                after = event.index
+                after = read = event.index
                 yield event
-                if event.is_last:
+                if event.type == last and isinstance(source, _Run):
                     return
             if not events:
-                run = await journal.run(stream_id, values=False)
-                if run is None or (run.is_final and run.last_index <= after):
+                if await source.is_over(read):
                     return  # deleted, or the reader knows the end already
-                await bell.wait()
+                if not source.looks_again:
+                    await bell.wait()
+
+
+class _Run:
+    """Whether a run may have more events than those up to a moment ago, which have been read."""
+
+    def __init__(self, journal: Journal, run_id: str) -> None:
+        self._journal = journal
+        self._run_id = run_id
+        self.looks_again = False
+
+    async def is_over(self, read: int) -> bool:
+        run = await self._journal.run(self._run_id, values=False)
+        if run is None or self.looks_again:
+            return True
+        # Its last events may have been committed between the two looks.
+        self.looks_again = run.is_final
+        return False
+
+
+class _Instance:
+    """The same for the stream of an agent's instance."""
+
+    looks_again = False
+
+    def __init__(self, journal: Journal, stream_id: str) -> None:
+        self._journal = journal
+        self._stream_id = stream_id
+        self._seq: int | None = None
+
+    async def is_over(self, read: int) -> bool:
+        """`read` is the index of the last event that was read, 0 if there was none yet."""
+        info = await self._journal.stream(self._stream_id)
+        if info is None:
+            return read > 0 or self._seq is not None
+        if self._seq is None:
+            self._seq = info.seq
+        return info.seq != self._seq or info.last_index < read  # deleted, and made anew

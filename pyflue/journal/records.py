@@ -8,7 +8,7 @@ and nowhere else. Stored JSON (payload, result, event data) stays `Raw`: most re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -58,6 +58,36 @@ class EventType(StrEnum):
     SIGNAL = "signal"
     SIGNAL_REFUSED = "signal_refused"
     REPLAY_DRIFT = "replay_drift"
+    # Work of agents, in runs and on the streams of instances.
+    OPERATION_START = "operation_start"
+    OPERATION = "operation"
+    TURN_REQUEST = "turn_request"
+    TURN = "turn"
+    TOOL_START = "tool_start"
+    TOOL_END = "tool_end"
+    COMMAND_START = "command_start"
+    COMMAND_END = "command_end"
+    TASK_START = "task_start"
+    TASK_END = "task_end"
+    COMPACTION_START = "compaction_start"
+    COMPACTION_END = "compaction_end"
+    TEXT_DELTA = "text_delta"  #: live only, never stored
+    ERROR = "error"
+    # On the stream of an agent's instance, where interactions are what runs are elsewhere.
+    INTERACTION_ACCEPTED = "interaction_accepted"
+    INTERACTION_START = "interaction_start"
+    INTERACTION_RESUMED = "interaction_resumed"
+    INTERACTION_WAITING = "interaction_waiting"
+    INTERACTION_END = "interaction_end"
+
+
+#: What events of runs are called on the stream of an agent's instance.
+OF_INTERACTIONS: Mapping[str, EventType] = {
+    EventType.RUN_START: EventType.INTERACTION_START,
+    EventType.RUN_RESUMED: EventType.INTERACTION_RESUMED,
+    EventType.RUN_WAITING: EventType.INTERACTION_WAITING,
+    EventType.RUN_END: EventType.INTERACTION_END,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +166,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One numbered fact of a stream. `stream_id` is the run id; `index` counts 1, 2, 3 … without gaps."""
+    """One numbered fact of a stream; `index` counts 1, 2, 3 … without gaps.
+
+    `stream_id` is the run id, or the stream of the agent's instance for an interaction (`ids.stream_of`).
+    """
 
     stream_id: str
     index: int
@@ -145,6 +178,8 @@ class Event:
     data: Raw
     #: The attempt at a step that it comes from, such as `charge/attempt-1`; None outside of steps.
     step: str | None = None
+    #: The ULID of the interaction that it comes from, on the stream of an agent's instance.
+    interaction: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         shown = {
@@ -156,6 +191,8 @@ class Event:
         }
         if self.step is not None:
             shown["step"] = self.step
+        if self.interaction is not None:
+            shown["interaction_id"] = self.interaction
         return shown
 
     def to_json(self) -> bytes:
@@ -179,7 +216,11 @@ class Fence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A run to accept. With `owner` it starts at once (attempt 1, `run_start` written); without, it is queued."""
+    """A run to accept. With `owner` it starts at once (attempt 1, `run_start` written); without, it is queued.
+
+    One whose id is that of an interaction (`ids.is_interaction`) is in no list of runs, and its events go to the
+    stream of the agent's instance.
+    """
 
     run_id: str
     workflow: str
@@ -199,6 +240,10 @@ class NewRun:
     forked_from: str | None = None
     #: What it takes over from an earlier run.
     copies: Copies | None = None
+    #: Runs of one lane go one after the other, in the order of acceptance; they are always queued, whatever `owner` is.
+    lane: str | None = None
+    #: Whether to record nothing unless all earlier runs of its lane have ended.
+    needs_free_lane: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,12 +270,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """What came of an accept record: the run, or the earlier run of the same `Idempotency-Key`."""
+    """What came of an accept record: the run, or the earlier run of the same `Idempotency-Key`, or of its lane."""
 
     run_id: str
     is_repeat: bool = False
     #: The key came before with another request; nothing was recorded.
     is_conflict: bool = False
+    #: `run_id` is the run that its lane is at; nothing was recorded.
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

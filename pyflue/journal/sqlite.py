@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import apsw
 
-from .. import codec
+from .. import codec, ids
 from ..clock import Clock
 from ..codec import Raw
 from ..errors import JournalClosed, JournalError, JournalReadOnly, JournalUnreadable
@@ -43,7 +43,7 @@ from .records import (
     RunStatus,
 )
 from .sqlite_file import Database
-from .sqlite_rows import answers_since, filters, read_blob, read_run, to_event, to_run
+from .sqlite_rows import answers_since, filters, read_blob, read_run, to_event, to_page, to_run
 from .sqlite_writes import Checkpointer, SqliteWrites
 from .writer import Bell, PollingBell, Writer
 
@@ -63,7 +63,9 @@ if TYPE_CHECKING:
         Step,
         Wait,
     )
+    from .conversations import Attached, Entry, FileVersion, SessionInfo, StreamInfo
     from .sqlite_call_rows import CallRows
+    from .sqlite_conversations import ConversationRows
 
 T = TypeVar("T")
 
@@ -173,11 +175,15 @@ class SqliteJournal:
 
     # Durable calls: writes
 
-    def record(self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = ()) -> Awaitable[int | None]:
-        return self._write_after_events(fence, lambda db, earlier: db.calls.record(fence, step, events, earlier))
+    def record(
+        self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = (), *, attached: Attached | None = None
+    ) -> Awaitable[int | None]:
+        return self._write_after_events(
+            fence, lambda db, earlier: db.calls.record(fence, step, events, earlier, attached)
+        )
 
-    def note(self, fence: Fence, step: NewStep) -> None:
-        self._the_writer().note(lambda earlier: self._writes.calls.note(fence, step, earlier), fence)
+    def note(self, fence: Fence, step: NewStep, *, attached: Attached | None = None) -> None:
+        self._the_writer().note(lambda earlier: self._writes.calls.note(fence, step, earlier, attached), fence)
 
     def settle(self, fence: Fence) -> Awaitable[bool]:
         return self._write(lambda db: db.calls.holds(fence), fence=fence)
@@ -250,6 +256,34 @@ class SqliteJournal:
     async def answers_since(self, seq: int) -> tuple[int, Sequence[tuple[str, str]]]:
         return await self._read(lambda db: answers_since(db, self._sql, seq))
 
+    # Agents
+
+    def delete_session(self, stream_id: str, session: str) -> Awaitable[int]:
+        return self._write(lambda db: db.conversations.delete_session(stream_id, session), patient=False)
+
+    def delete_stream(self, stream_id: str) -> Awaitable[bool | None]:
+        return self._write(lambda db: db.conversations.delete_stream(stream_id), patient=False)
+
+    async def entries(
+        self, stream_id: str, session: str, *, after: int = 0, limit: int = 1000, limit_bytes: int | None = None
+    ) -> Sequence[Entry]:
+        return await self._read_conversations(lambda rows: rows.entries(stream_id, session, after, limit, limit_bytes))
+
+    async def sessions(self, stream_id: str) -> Sequence[SessionInfo]:
+        return await self._read_conversations(lambda rows: rows.sessions(stream_id))
+
+    async def files(self, stream_id: str, workspace: str) -> Sequence[FileVersion]:
+        return await self._read_conversations(lambda rows: rows.files(stream_id, workspace))
+
+    async def stream(self, stream_id: str) -> StreamInfo | None:
+        return await self._read_conversations(lambda rows: rows.stream(stream_id))
+
+    async def streams(self, agent: str, *, before: int | None = None, limit: int = 50) -> Sequence[StreamInfo]:
+        return await self._read_conversations(lambda rows: rows.streams(agent, before, limit))
+
+    async def interactions(self, stream_id: str, *, before: int | None = None, limit: int = 50) -> Page:
+        return await self._read_conversations(lambda rows: rows.interactions(stream_id, before, limit))
+
     # Runs: reads
 
     async def run(self, run_id: str, *, values: bool = True) -> Run | None:
@@ -262,7 +296,7 @@ class SqliteJournal:
 
         def read(db: Database) -> Page:
             runs = [to_run(row) for row in db.execute(sql, bindings)]
-            return Page(runs=tuple(runs[:limit]), next_before=runs[limit - 1].seq if len(runs) > limit else None)
+            return to_page(runs, limit)
 
         return await self._read(read)
 
@@ -323,9 +357,13 @@ class SqliteJournal:
         types: Sequence[str] = (),
         limit_bytes: int | None = None,
     ) -> Sequence[Event]:
+        interaction = ids.split_interaction_id(stream_id)
+
         def read(db: Database) -> list[Event]:
-            if types:
-                wanted = codec.encode(list(types)).decode()
+            wanted = codec.encode(list(types)).decode() if types else None
+            if interaction is not None:
+                rows = db.execute(self._sql["events_of_interaction"], (*interaction, after, wanted, limit))
+            elif wanted is not None:
                 rows = db.execute(self._sql["events_of_types"], (stream_id, after, wanted, limit))
             else:
                 rows = db.execute(self._sql["events"], (stream_id, after, limit))
@@ -341,7 +379,7 @@ class SqliteJournal:
         return await self._read(read)
 
     async def first_event_since(self, stream_id: str, since_us: int) -> int:
-        bindings = {"stream_id": stream_id, "since": since_us}
+        bindings = {"stream_id": ids.stream_of(stream_id), "since": since_us}
         return await self._read(lambda db: int(db.execute(self._sql["index_before"], bindings).get))
 
     async def blob(self, stream_id: str, digest: str) -> bytes | None:
@@ -484,6 +522,11 @@ class SqliteJournal:
         from .sqlite_call_rows import CallRows  # at first use: a run without durable calls pays nothing for them
 
         return await self._read(lambda db: query(CallRows(db, self._sql)))
+
+    async def _read_conversations(self, query: Callable[[ConversationRows], T]) -> T:
+        from .sqlite_conversations import ConversationRows  # likewise
+
+        return await self._read(lambda db: query(ConversationRows(db, self._sql)))
 
     async def _read(self, query: Callable[[Database], T]) -> T:
         if self._is_outdated:

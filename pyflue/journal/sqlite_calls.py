@@ -36,6 +36,7 @@ from .records import EventType, Fence, NewEvent, NewRun, Outcome, Run, RunStatus
 from .sqlite_call_rows import CallRows
 
 if TYPE_CHECKING:
+    from .conversations import Attached
     from .sqlite_writes import SqliteWrites
 
 
@@ -51,23 +52,34 @@ class SqliteCalls:
     # Steps
 
     def record(
-        self, fence: Fence, step: NewStep, events: Sequence[NewEvent], earlier: Sequence[NewEvent]
+        self,
+        fence: Fence,
+        step: NewStep,
+        events: Sequence[NewEvent],
+        earlier: Sequence[NewEvent],
+        attached: Attached | None = None,
     ) -> int | None:
         index = self._progress(fence, [*earlier, *events])
         if index is not None:
             self._add(fence.run_id, step, index)
+            if attached is not None:
+                self._writes.conversations.attach(fence.run_id, step.key, index, attached)
         return index
 
-    def note(self, fence: Fence, step: NewStep, earlier: Sequence[NewEvent]) -> int | None:
+    def note(
+        self, fence: Fence, step: NewStep, earlier: Sequence[NewEvent], attached: Attached | None = None
+    ) -> int | None:
         index = self._progress(fence, earlier)
         if index is not None:
             # Its place in time is where it was made: the workflow has gone on without waiting for this record.
             self._add(fence.run_id, step, step.started_index)
+            if attached is not None:
+                self._writes.conversations.attach(fence.run_id, step.key, step.started_index, attached)
         return index
 
     def _add(self, run_id: str, step: NewStep, index: int) -> None:
         finished_at = None
-        if step.status not in (StepStatus.RETRYING, StepStatus.CANCELLED):
+        if step.status not in (StepStatus.RETRYING, StepStatus.STARTED, StepStatus.CANCELLED):
             finished_at = max(self._now(), step.started_us)
         self._writes.step_rows.append(
             (
@@ -254,6 +266,7 @@ class SqliteCalls:
         self._writes.flush()
         for statement in ("delete_steps", "delete_waits", "keep_signals_again"):
             self._db.execute(self._sql[statement], {"run_id": fence.run_id})
+        self._writes.conversations.forget(fence.run_id)
         self._writes.cancel_below(fence.run_id)
         return True
 
@@ -266,9 +279,12 @@ class SqliteCalls:
             "until": copies.until_index,
             "keeps_signals": copies.keeps_signals,
         }
-        statements = ["copy_steps", "copy_waits", "copy_signals", "copy_blobs", "copy_entries"]
-        if not copies.keeps_signals:
-            statements.remove("copy_signals")
+        statements = ["copy_steps", "copy_waits"]
+        if copies.keeps_signals:
+            statements.append("copy_signals")
+        if not ids.is_interaction(run_id):  # what an interaction left is in the stream of the instance already
+            statements += ["copy_entries", "copy_files"]
+        statements.append("copy_blobs")
         for statement in statements:
             self._db.execute(self._sql[statement], bindings)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import codec
 from ..clock import to_datetime
 from ..codec import Raw
-from .records import Event, Run, RunFilter, RunStatus, blob_name
+from .records import Event, Page, Run, RunFilter, RunStatus, blob_name
 from .sqlite_file import Database
 
 #: Longer values are kept as blobs: the row of a run is rewritten with every batch of its events.
@@ -55,10 +55,23 @@ def to_run(row: tuple[Any, ...]) -> Run:
     )
 
 
+def to_page(runs: Sequence[Run], limit: int) -> Page:
+    """A part of a list, of one run more than it may hold if there are more."""
+    return Page(runs=tuple(runs[:limit]), next_before=runs[limit - 1].seq if len(runs) > limit else None)
+
+
 def to_event(row: tuple[Any, ...]) -> Event:
     """A row of `events`."""
-    stream_id, index, type_, at, data, step = row
-    return Event(stream_id=stream_id, index=index, type=type_, at=to_datetime(at), data=Raw(data.encode()), step=step)
+    stream_id, index, type_, at, data, step, interaction = row
+    return Event(
+        stream_id=stream_id,
+        index=index,
+        type=type_,
+        at=to_datetime(at),
+        data=Raw(data.encode()),
+        step=step,
+        interaction=interaction,
+    )
 
 
 def read_run(db: Database, sql: Mapping[str, str], run_id: str, *, values: bool) -> Run | None:

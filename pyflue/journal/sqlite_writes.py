@@ -2,7 +2,7 @@
 
 Lives in the writer thread; `Writer` calls `begin`, the verbs, `commit`. Every verb that writes for a run is conditional
 on its fence in the statement itself: no row changed means somebody else has the run, and nothing else is written.
-The verbs of durable calls are in `sqlite_calls.py`.
+The verbs of durable calls are in `sqlite_calls.py`, those of conversations and workspaces in `sqlite_conversations.py`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,31 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from .. import codec
+from .. import codec, ids
 from ..clock import Clock
 from ..codec import Raw
 from ..errors import JournalBusy, JournalError, JournalFull
 from ..settings import JournalSettings, Limits
 from . import sqlite_file, sqlite_rows
 from .locks import Turnstile
-from .records import Accepted, CancelAnswer, EventType, Fence, NewEvent, NewRun, Outcome, Run, RunStatus, stored_data
+from .records import (
+    OF_INTERACTIONS,
+    Accepted,
+    CancelAnswer,
+    EventType,
+    Fence,
+    NewEvent,
+    NewRun,
+    Outcome,
+    Run,
+    RunStatus,
+    stored_data,
+)
 from .sqlite_file import Database
 
 if TYPE_CHECKING:
     from .sqlite_calls import SqliteCalls
+    from .sqlite_conversations import SqliteConversations
 
 _PAGE_BYTES = 4096
 _FRAME_HEAD_BYTES = 24
@@ -98,6 +111,9 @@ class SqliteWrites:
         self._event_rows: list[tuple[Any, ...]] = []
         #: Rows of `put_step`.
         self.step_rows: list[tuple[Any, ...]] = []
+        #: Rows of `add_entry` and `add_file`.
+        self.entry_rows: list[tuple[Any, ...]] = []
+        self.file_rows: list[tuple[Any, ...]] = []
 
     # Transactions
 
@@ -119,13 +135,15 @@ class SqliteWrites:
     def rollback(self) -> None:
         self._event_rows.clear()
         self.step_rows.clear()
+        self.entry_rows.clear()
+        self.file_rows.clear()
         # A full disk may have ended the transaction already.
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
         self.pause()
 
     def flush(self) -> None:
-        """Write the events and steps that the transaction has collected."""
+        """Write the events, steps, entries and files that the transaction has collected."""
         if self._event_rows:
             self.db.executemany(self.sql["append_event"], self._event_rows)
             self._event_rows.clear()
@@ -136,6 +154,12 @@ class SqliteWrites:
                 run_id, key, *_ = self.step_rows[-1]  # the one at fault, once each record is tried alone
                 raise JournalError(f"Run {run_id} has recorded step {key!r} already; its record is final.")
             self.step_rows.clear()
+        if self.entry_rows:
+            self.db.executemany(self.sql["add_entry"], self.entry_rows)
+            self.entry_rows.clear()
+        if self.file_rows:
+            self.conversations.write_files(self.file_rows)
+            self.file_rows.clear()
 
     def pause(self) -> None:
         if self._turnstile is not None and self._has_turn:
@@ -198,8 +222,15 @@ class SqliteWrites:
 
         return SqliteCalls(self)
 
+    @functools.cached_property
+    def conversations(self) -> SqliteConversations:
+        """The verbs of conversations and workspaces."""
+        from .sqlite_conversations import SqliteConversations  # at first use, likewise
+
+        return SqliteConversations(self)
+
     def accept(self, new: NewRun) -> Accepted:
-        self._leave_room(len(memoryview(new.payload)))
+        self.leave_room(len(memoryview(new.payload)))
         run_id = new.run_id
         if new.idempotency_key is not None:
             known = self.db.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
@@ -207,6 +238,9 @@ class SqliteWrites:
                 if known[1] != (new.request_digest or ""):
                     return Accepted(run_id=known[0], is_conflict=True)
                 return Accepted(run_id=known[0], is_repeat=True)
+        if new.needs_free_lane and (head := self._head_of_lane(new.lane)) is not None:
+            return Accepted(run_id=head, is_busy=True)
+        if new.idempotency_key is not None:
             self.db.execute(
                 self.sql["add_key"],
                 {
@@ -222,10 +256,12 @@ class SqliteWrites:
         return Accepted(run_id=run_id)
 
     def insert_run(self, new: NewRun) -> None:
-        """Record a run; with an owner, also that it has started."""
+        """Record a run; with an owner and without a lane, also that it has started."""
         db, sql, run_id = self.db, self.sql, new.run_id
         now = self.clock.now_us()
-        is_owned = new.owner is not None
+        is_owned = new.owner is not None and new.lane is None
+        interaction = ids.split_interaction_id(run_id)
+        last_index = int(is_owned) + int(interaction is not None)
         db.execute(
             sql["accept_run"],
             (
@@ -233,9 +269,9 @@ class SqliteWrites:
                 new.workflow,
                 new.kind,
                 "running" if is_owned else "queued",
-                new.owner,
+                new.owner if is_owned else None,
                 1 if is_owned else 0,
-                1 if is_owned else 0,
+                last_index,
                 now,
                 now if is_owned else None,
                 new.deadline_us,
@@ -248,14 +284,21 @@ class SqliteWrites:
                 sqlite_rows.text(new.request),
                 sqlite_rows.column_of(new.payload),
                 new.depth,
+                None if interaction is None else interaction[0],
+                new.lane,
+                int(self._head_of_lane(new.lane) is not None),
             ),
         )
         sqlite_rows.put_large(db, sql, run_id, new.payload)
         if new.tags:
             seq = db.last_insert_rowid()
             db.executemany(sql["add_tag"], [{"tag": tag, "seq": seq} for tag in new.tags])
+        if interaction is not None:
+            self.conversations.add_stream(interaction[0], now)
+            self._event(run_id, 1, EventType.INTERACTION_ACCEPTED, now, new.payload)
+            self.touch(run_id)
         if is_owned:
-            self._event(run_id, 1, EventType.RUN_START, now, _start(new.workflow, new.workflow_version))
+            self._event(run_id, last_index, EventType.RUN_START, now, _start(new.workflow, new.workflow_version))
 
     def claim(self, owner: str, limit: int, run_ids: Sequence[str] | None, max_crashes: int | None) -> list[Run]:
         if run_ids is None:
@@ -283,7 +326,7 @@ class SqliteWrites:
         return count
 
     def append(self, fence: Fence, events: Sequence[NewEvent]) -> bool:
-        self._leave_room(sum(len(memoryview(event.data)) for event in events))
+        self.leave_room(sum(len(memoryview(event.data)) for event in events))
         row = self.db.execute(
             self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
         ).fetchone()
@@ -293,11 +336,28 @@ class SqliteWrites:
         return True
 
     def write_events(self, run_id: str, last_index: int, events: Sequence[NewEvent]) -> None:
-        """Store events under the indexes up to `last_index`, which the run's row has moved forward to."""
+        """Store events under the indexes up to `last_index`, which the run's row has moved forward to.
+
+        Those of an interaction have indexes of their own on the stream of the agent's instance.
+        """
+        interaction = ids.split_interaction_id(run_id)
+        if interaction is not None:
+            self._write_to_stream(*interaction, events)
+            self.touch(run_id)
+            return
         for index, event in enumerate(events, last_index - len(events) + 1):
             data = self._event_data(run_id, event.data, event.more)
-            self._event_rows.append((run_id, index, event.type, event.at_us, data, event.step))
+            self._event_rows.append((run_id, index, event.type, event.at_us, data, event.step, None))
         self.touch(run_id)
+
+    def _write_to_stream(self, stream_id: str, interaction: str, events: Sequence[NewEvent]) -> None:
+        bindings = (len(events), self.clock.now_us(), stream_id)
+        last_index = int(self.db.execute(self.sql["take_stream_indexes"], bindings).get)
+        for index, event in enumerate(events, last_index - len(events) + 1):
+            data = self._event_data(stream_id, event.data, event.more)
+            type_ = OF_INTERACTIONS.get(event.type, event.type)
+            self._event_rows.append((stream_id, index, str(type_), event.at_us, data, event.step, interaction))
+        self.touch(stream_id)
 
     def finish(self, fence: Fence, outcome: Outcome, earlier: Sequence[NewEvent]) -> Outcome | None:
         db, sql, run_id = self.db, self.sql, fence.run_id
@@ -317,14 +377,16 @@ class SqliteWrites:
         ).fetchone()
         if row is None:
             return None
-        index, status, parent_run_id, has_open_waits = row
+        index, status, parent_run_id, has_open_waits, lane = row
         if status != outcome.status:
             outcome = Outcome(status=RunStatus(status))
         sqlite_rows.put_large(db, sql, run_id, outcome.result)
         if earlier:
             self.write_events(run_id, index - 1, earlier)
-        self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
+        self._end_event(run_id, index, now, outcome)
         self.touch(run_id)
+        if lane is not None:
+            self._move_lane(lane)
         if has_open_waits:
             self.cancel_all(self.calls.close_waits(run_id))
         if outcome.status is RunStatus.CANCELLED:
@@ -379,15 +441,15 @@ class SqliteWrites:
         if run is None:
             return None
         if run.is_final:
-            self._delete(run_id)
+            self.delete_whole(run_id)
         return run.status
 
     def delete_finished(self, before_us: int, limit: int) -> int:
         bindings = {"before": before_us, "limit": limit}
-        ids = [run_id for (run_id,) in self.db.execute(self.sql["finished_before"], bindings)]
-        for run_id in ids:
-            self._delete(run_id)
-        return len(ids)
+        run_ids = [run_id for (run_id,) in self.db.execute(self.sql["finished_before"], bindings)]
+        for run_id in run_ids:
+            self.delete_whole(run_id)
+        return len(run_ids)
 
     def forget_keys(self) -> None:
         before = self.clock.now_us() - int(self._settings.idempotency_keep_s * 1_000_000)
@@ -407,9 +469,11 @@ class SqliteWrites:
         ).fetchone()
         if row is None:
             return None
-        index, parent_run_id, has_open_waits = row
-        self._event(run_id, index, EventType.RUN_END, now, _end(outcome))
+        index, parent_run_id, has_open_waits, lane = row
+        self._end_event(run_id, index, now, outcome)
         self.touch(run_id)
+        if lane is not None:
+            self._move_lane(lane)
         children = self.calls.close_waits(run_id) if has_open_waits else []
         if parent_run_id is not None:
             self.calls.answer_parent(run_id, parent_run_id, outcome)
@@ -438,8 +502,34 @@ class SqliteWrites:
         self.touch(run_id)
         return run
 
-    def _event(self, stream_id: str, index: int, type_: EventType, at_us: int, data: Raw) -> None:
-        self._event_rows.append((stream_id, index, type_.value, at_us, self._event_data(stream_id, data), None))
+    def _head_of_lane(self, lane: str | None) -> str | None:
+        """The run that a lane is at."""
+        if lane is None:
+            return None
+        row = self.db.execute(self.sql["head_of_lane"], {"lane": lane}).fetchone()
+        return None if row is None else row[0]
+
+    def _move_lane(self, lane: str) -> None:
+        """A run of a lane has ended: the one behind it may be claimed."""
+        for (run_id,) in self.db.execute(self.sql["move_lane"], {"lane": lane}):
+            self.note_ended(run_id, "")
+
+    def _event(self, run_id: str, index: int, type_: EventType, at_us: int, data: Raw, more: Raw | None = None) -> None:
+        interaction = ids.split_interaction_id(run_id)
+        if interaction is not None:
+            self._write_to_stream(*interaction, [NewEvent(type=type_, at_us=at_us, data=data, more=more)])
+            return
+        row = (run_id, index, type_.value, at_us, self._event_data(run_id, data, more), None, None)
+        self._event_rows.append(row)
+
+    def _end_event(self, run_id: str, index: int, at_us: int, outcome: Outcome) -> None:
+        """Tell the end of a run. Whoever reads the stream of an agent's instance sees the result, too."""
+        data, more = _end(outcome), None
+        if outcome.result is not None and ids.is_interaction(run_id):
+            whole = Raw(codec.encode({"status": outcome.status.value, "result": outcome.result}))
+            is_large = len(memoryview(whole)) > self._limits.event_bytes
+            data, more = (data, whole) if is_large else (whole, None)
+        self._event(run_id, index, EventType.RUN_END, at_us, data, more)
 
     def _event_data(self, stream_id: str, data: Raw, more: Raw | None = None) -> str:
         stored, kept = stored_data(data, more, self._limits.event_bytes)
@@ -447,7 +537,7 @@ class SqliteWrites:
             sqlite_rows.put_blob(self.db, self.sql, stream_id, kept)
         return str(memoryview(stored), "utf-8")
 
-    def _leave_room(self, size_bytes: int) -> None:
+    def leave_room(self, size_bytes: int) -> None:
         """Refuse what can wait if too little of the disk were left for what cannot.
 
         Raises:
@@ -474,7 +564,8 @@ class SqliteWrites:
             log_bytes = Path(f"{self._name}-wal").stat().st_size - self._wal_pages * (_PAGE_BYTES + _FRAME_HEAD_BYTES)
         return max(log_bytes, 0) + int(self.db.pragma("freelist_count")) * _PAGE_BYTES
 
-    def _delete(self, run_id: str) -> None:
+    def delete_whole(self, run_id: str) -> None:
+        """Delete a final run and all that belongs to it."""
         self.flush()
         for statement in (
             "delete_key",  # first, because the run's row says which it is
@@ -485,6 +576,7 @@ class SqliteWrites:
             "delete_signals",
             "delete_blobs",
             "delete_entries",
+            "delete_files",
         ):
             self.db.execute(self.sql[statement], {"run_id": run_id})
         self.touch(run_id)

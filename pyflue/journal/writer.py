@@ -129,6 +129,9 @@ class Bell:
         await self.rang.wait()
         self.rang.clear()
 
+    def ring(self) -> None:
+        self.rang.set()
+
 
 class PollingBell:
     """The bell of a journal without a writer: it looks every 50 ms whether anything was committed."""
@@ -149,6 +152,9 @@ class PollingBell:
         while (version := await self._version()) == seen:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         self._seen = version
+
+    def ring(self) -> None:
+        self._seen = None
 
 
 class Writer:

@@ -17,6 +17,7 @@ from .. import codec
 Headers = list[tuple[bytes, bytes]]
 
 RUN_ID_HEADER = b"x-flue-run-id"
+DISPATCH_ID_HEADER = b"x-flue-dispatch-id"
 
 #: On every answer: nothing here may be guessed to be a script or a page, kept, or read by pages of other sites.
 SECURITY_HEADERS: Headers = [
@@ -61,6 +62,11 @@ class BytesAnswer(Answer):
 def json_answer(status: int, value: Any, *, run_id: str | None = None) -> Answer:
     """An answer with a value as JSON; `run_id` names the run it is about."""
     return Answer(status, codec.encode(value), () if run_id is None else (run_id_header(run_id),))
+
+
+def dispatch_id_header(dispatch_id: str) -> tuple[bytes, bytes]:
+    """The header that names the prompt to an agent, or the dispatch, that an answer is about."""
+    return DISPATCH_ID_HEADER, dispatch_id.encode("ascii")
 
 
 def run_id_header(run_id: str) -> tuple[bytes, bytes]:

@@ -14,8 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import EngineStopping, MethodNotAllowed, RouteNotFound
 from .about import AboutRoutes
+from .agent_socket import AgentSocket
+from .agents import AgentRoutes
 from .answers import Answer, Headers
 from .approvals import ApprovalRoutes
+from .asking import Asking
 from .body import ClientGone, RequestHeaders, read_body, single_headers
 from .catalog import CatalogRoutes
 from .errors import error_answer
@@ -30,6 +33,8 @@ Handler = Callable[[Scope, RequestHeaders], Awaitable[ASGIApp]]
 BodyHandler = Callable[[Scope, RequestHeaders, bytes], Awaitable[ASGIApp]]
 
 _WORKFLOWS = "/workflows/"
+_AGENTS = "/agents/"
+_TASK = "/agents/{name}/{instance_id}/sessions/{session:path}"
 
 
 class PyFlueApp:
@@ -40,12 +45,13 @@ class PyFlueApp:
         self._gate = Gate(services.settings.server)
         self._finder = WorkflowFinder(services)
         self._starter = RunStarter(services, self._finder)
-        self._routes = [*_routes(services, self._finder, self._gate), *extra_routes]
+        self._asking = Asking(services)
+        self._routes = [*_routes(services, self._finder, self._gate, self._asking), *extra_routes]
 
     def begin_stop(self) -> None:
         """End open streams and waiting answers and refuse new requests; for whoever is about to stop the engine."""
         self.services.stopping.set()
-        self._starter.stop_waiting()
+        self.services.patience.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -83,12 +89,16 @@ class PyFlueApp:
             self._gate.admit(scope, headers, path)
             if self.services.stopping.is_set():
                 raise EngineStopping
-            if (name := _workflow_name(path)) is None:
+            name, instance = _workflow_name(path), _instance(path)
+            if name is None and instance is None:
                 raise RouteNotFound(path)
         except Exception as error:  # noqa: BLE001  (as above)
             await _deny(scope, receive, send, error_answer(error))
         else:
-            await WorkflowSocket(self.services, self._finder, scope, headers, receive, send).converse(name)
+            if name is not None:
+                await WorkflowSocket(self.services, self._finder, scope, headers, receive, send).converse(name)
+            elif instance is not None:
+                await AgentSocket(self.services, self._asking, scope, headers, receive, send).converse(*instance)
 
     def _find_route(self, scope: Scope, path: str) -> ASGIApp:
         allowed: set[str] = set()
@@ -136,9 +146,9 @@ class _BodyEndpoint:
         await answer(scope, receive, send)
 
 
-def _routes(services: Services, finder: WorkflowFinder, gate: Gate) -> list[BaseRoute]:
+def _routes(services: Services, finder: WorkflowFinder, gate: Gate, asking: Asking) -> list[BaseRoute]:
     about, catalog = AboutRoutes(services), CatalogRoutes(services, finder)
-    runs, approvals = RunRoutes(services), ApprovalRoutes(services, gate)
+    runs, approvals, agents = RunRoutes(services), ApprovalRoutes(services, gate), AgentRoutes(services, asking)
     handlers: dict[str, Handler] = {
         "health": about.health,
         "openapi": about.openapi,
@@ -155,11 +165,28 @@ def _routes(services: Services, finder: WorkflowFinder, gate: Gate) -> list[Base
         "retry_run": runs.retry,
         "list_approvals": approvals.list,
         "get_approval": approvals.get,
+        "list_agents": agents.list,
+        "get_agent": agents.get,
+        "list_instances": agents.instances,
+        "get_instance": agents.instance,
+        "delete_instance": agents.delete,
+        "list_dispatches": agents.dispatches,
+        "get_dispatch": agents.get_dispatch,
+        "cancel_dispatch": agents.cancel_dispatch,
+        "list_instance_events": agents.events,
+        "stream_instance_events": agents.stream,
+        "get_instance_blob": agents.blob,
+        "list_sessions": agents.sessions,
+        "get_history": agents.history,
+        "delete_session": agents.delete_session,
+        "abort_session": agents.abort,
     }
     with_body: dict[str, BodyHandler] = {
         "fork_run": runs.fork,
         "send_signal": runs.signal,
         "decide_approval": approvals.decide,
+        "prompt_agent": agents.prompt,
+        "dispatch_agent": agents.dispatch,
     }
     limit_bytes = services.settings.limits.payload_bytes
     endpoints: dict[str, ASGIApp] = {name: _Endpoint(handler) for name, handler in handlers.items()}
@@ -172,6 +199,10 @@ def _routes(services: Services, finder: WorkflowFinder, gate: Gate) -> list[Base
         ),
         # A signal's name with a slash, which paths are decoded to, is to be refused as what it is.
         Route("/runs/{run_id}/signals/{name:path}", endpoints["send_signal"], methods=["POST"]),
+        # The names of tasks' sessions have slashes.
+        Route(f"{_TASK}/history", endpoints["get_history"], methods=["GET"]),
+        Route(f"{_TASK}/abort", endpoints["abort_session"], methods=["POST"]),
+        Route(_TASK, endpoints["delete_session"], methods=["DELETE"]),
     ]
 
 
@@ -189,6 +220,14 @@ def _workflow_name(path: str) -> str | None:
         return None
     name = path[len(_WORKFLOWS) :]
     return name if name and "/" not in name else None
+
+
+def _instance(path: str) -> tuple[str, str] | None:
+    """The names of an agent and its instance."""
+    if not path.startswith(_AGENTS):
+        return None
+    name, _, instance_id = path[len(_AGENTS) :].partition("/")
+    return (name, instance_id) if name and instance_id and "/" not in instance_id else None
 
 
 def _adding(send: Send, headers: Headers) -> Send:

@@ -12,11 +12,11 @@ from typing import Any
 
 from .. import codec, errors
 from ..codec import Raw
-from ..errors import MethodNotAllowed, PyFlueError, RunCancelled, RunFailed
-from ..ids import new_ulid
+from ..errors import DispatchCancelled, DispatchFailed, MethodNotAllowed, PyFlueError, RunCancelled, RunFailed
+from ..ids import new_ulid, split_interaction_id
 from ..journal import RunStatus
 from ..logs import logger
-from .answers import Answer, Headers, run_id_header
+from .answers import Answer, Headers, dispatch_id_header, run_id_header
 
 _log = logger("pyflue.server")
 
@@ -58,6 +58,31 @@ STATUSES: Mapping[type[PyFlueError], int] = {
     errors.DecisionInvalid: 422,
     errors.IdempotencyConflict: 422,
     errors.EngineStopping: 503,
+    errors.AgentInvalid: 503,
+    errors.AgentNotFound: 404,
+    errors.InstanceNotFound: 404,
+    errors.DispatchNotFound: 404,
+    errors.InstanceBusy: 409,
+    errors.DispatchFinished: 409,
+    errors.DispatchFailed: 500,
+    errors.DispatchCancelled: 409,
+    errors.SessionBusy: 409,
+    errors.SessionNotFound: 404,
+    errors.SessionExists: 409,
+    errors.NameUnknown: 422,
+    errors.TaskTooDeep: 500,
+    errors.BudgetExceeded: 500,
+    errors.ResultUnavailable: 500,
+    errors.ModelError: 502,
+    errors.ModelUnknown: 503,
+    errors.ModelKeyMissing: 503,
+    errors.ContextOverflow: 502,
+    errors.ModelRefused: 502,
+    errors.ModelFailed: 502,
+    errors.SandboxError: 500,
+    errors.SandboxRefused: 500,
+    errors.SandboxUnavailable: 503,
+    errors.McpFailed: 502,
     errors.JournalError: 500,
     errors.JournalBusy: 503,
     errors.JournalFull: 507,
@@ -74,6 +99,7 @@ STATUSES: Mapping[type[PyFlueError], int] = {
     errors.UnsupportedMediaType: 415,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
+    errors.AccessRefused: 403,
     errors.OriginRefused: 403,
     errors.HostRefused: 421,
     errors.HeadersTooLarge: 431,
@@ -98,6 +124,8 @@ _JOURNAL_MESSAGES: Mapping[type[PyFlueError], str] = {
     errors.JournalFull: "The server has no disk space left; nothing was recorded.",
     errors.JournalClosed: "The server is stopping and takes no new work. Try again in a few seconds.",
 }
+#: Errors of status 500 that are no accident of the server's: their text is for the caller.
+_FAILURES = (RunFailed, DispatchFailed)
 
 
 def status_of(error: PyFlueError) -> int:
@@ -108,11 +136,11 @@ def status_of(error: PyFlueError) -> int:
 
 
 def envelope(error: BaseException) -> dict[str, Any]:
-    """What a caller is told: `{"error": {"type", "message", "details"?, "run_id"?, "ref"?}}`.
+    """What a caller is told: `{"error": {"type", "message", "details"?, "run_id"?, "dispatch_id"?, "ref"?}}`.
 
     An error that is not meant for callers is logged here, under the `ref` that the envelope carries instead of it.
     """
-    if isinstance(error, PyFlueError) and (status_of(error) != 500 or isinstance(error, RunFailed)):
+    if isinstance(error, PyFlueError) and (status_of(error) != 500 or isinstance(error, _FAILURES)):
         told: dict[str, Any] = {"type": error.type, "message": str(error)}
         if error.details is not None:
             told["details"] = error.details
@@ -127,6 +155,9 @@ def envelope(error: BaseException) -> dict[str, Any]:
     run_id = getattr(error, "run_id", None)
     if isinstance(run_id, str):
         told["run_id"] = run_id
+    dispatch_id = getattr(error, "dispatch_id", None)
+    if isinstance(dispatch_id, str):
+        told["dispatch_id"] = dispatch_id
     return {"error": told}
 
 
@@ -140,6 +171,8 @@ def _headers(error: PyFlueError) -> Headers:
     headers: Headers = []
     if error.run_id is not None:
         headers.append(run_id_header(error.run_id))
+    if error.dispatch_id is not None:
+        headers.append(dispatch_id_header(error.dispatch_id))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     elif isinstance(error, errors.Unauthorized):
@@ -151,30 +184,51 @@ def _headers(error: PyFlueError) -> Headers:
 
 
 def error_of_run(run_id: str, status: RunStatus, error: Raw | None, *, dev: bool) -> PyFlueError | None:
-    """The error that a caller who waited for a run is told; None if the run completed.
+    """The error that a caller who waited for a run, or for an agent's answer, is told; None if it completed.
 
     A `PyFlueError` with a status is what the workflow's author wants the caller to see, and it is passed on. Any other
-    failure is `run_failed`. The text of an exception the author did not mean for callers is shown in `dev` only.
+    failure of a run is `run_failed`. That of an agent is what PyFlue calls it, if that has a status other than 500
+    (`model_failed`, say), else `dispatch_failed`. The text of an exception the author did not mean for callers is shown
+    in `dev` only.
     """
     if status is RunStatus.COMPLETED:
         return None
+    interaction = split_interaction_id(run_id)
+    dispatch_id = None if interaction is None else interaction[1]
     if status is RunStatus.CANCELLED:
-        return RunCancelled(run_id)
+        return RunCancelled(run_id) if dispatch_id is None else DispatchCancelled(dispatch_id)
     record: dict[str, Any] = codec.load(error) if error is not None else {}
-    if isinstance(chosen := record.get("status"), int):
-        return PyFlueError(
+    chosen = record.get("status")
+    if dispatch_id is not None and chosen is None and "exception" not in record:
+        chosen = _OWN_STATUSES.get(str(record.get("type")))
+    if isinstance(chosen, int):
+        failure = PyFlueError(
             str(record.get("message", "")),
             type=str(record.get("type")),
             status=chosen,
             details=record.get("details"),
-            run_id=run_id,
+            run_id=run_id if dispatch_id is None else None,
         )
+        failure.dispatch_id = dispatch_id
+        return failure
     if dev:
         shown = record
     elif "exception" in record:
         shown = {"type": record["type"]}
     else:
         shown = {key: record[key] for key in ("type", "message", "details") if key in record}
-    failed = RunFailed(run_id, shown, message=None if "message" in shown else "its workflow raised an exception.")
+    if dispatch_id is not None:
+        said = None if "message" in shown else "its code raised an exception."
+        failed: RunFailed | DispatchFailed = DispatchFailed(dispatch_id, shown, message=said)
+    else:
+        failed = RunFailed(run_id, shown, message=None if "message" in shown else "its workflow raised an exception.")
     failed.details = shown
     return failed
+
+
+#: What the failure of an agent may be answered with, by its type.
+_OWN_STATUSES = {
+    cls.type: status
+    for cls, status in STATUSES.items()
+    if status != 500 and issubclass(cls, (errors.ModelError, errors.SandboxError, errors.McpFailed, errors.NameUnknown))
+}

@@ -51,8 +51,38 @@ class Fork(Input):
     payload_patch: Any = Field(default=None, description="A JSON merge patch (RFC 7396) of the payload.")
 
 
+class Attachment(Input):
+    """An image or a document: its bytes, or where an image is."""
+
+    mime_type: str = "image/png"
+    data: str | None = Field(default=None, description="Its bytes in base64.")
+    url: str | None = Field(default=None, description="Where an image is, instead of `data`.")
+    name: str | None = None
+
+
+_SESSION = Field(default="default", min_length=1, max_length=128, description="Which conversation.")
+_SCHEMA = Field(default=None, alias="schema", description="JSON Schema of the data wanted.")
+
+
+class Prompt(Input):
+    """What is said to an agent. Read by the agents room; here for the document."""
+
+    message: str = Field(min_length=1)
+    session: str = _SESSION
+    images: list[Attachment] | None = None
+    schema_: dict[str, Any] | None = _SCHEMA
+
+
+class Dispatch(Input):
+    """Work for an agent. Read by the agents room; here for the document."""
+
+    input: Any = Field(description="Text is said as it is, anything else as JSON.")
+    session: str = _SESSION
+    schema_: dict[str, Any] | None = _SCHEMA
+
+
 #: Every shape that the document names.
-INPUTS: tuple[type[Input], ...] = (Decision, Fork)
+INPUTS: tuple[type[Input], ...] = (Decision, Fork, Prompt, Dispatch)
 
 T = TypeVar("T", bound=Input)
 

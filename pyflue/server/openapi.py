@@ -17,7 +17,8 @@ from ..engine import Workflow
 from ..errors import PyFlueError
 from .errors import STATUSES
 from .inputs import INPUTS
-from .operations import COMMON_ERRORS, EVENT_STREAM, JSON, OPERATIONS, Operation, Parameter, Reply
+from .operation import EVENT_STREAM, JSON, Operation, Parameter, Reply
+from .operations import COMMON_ERRORS, OPERATIONS
 from .schemas import MODELS
 
 _REFERENCE = "#/components/schemas/"
@@ -61,6 +62,7 @@ def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, 
         "tags": [
             {"name": "workflows", "description": "What can be run."},
             {"name": "runs", "description": "What was run, and what came of it."},
+            {"name": "agents", "description": "Agents that go on between calls: talk to them, hand them work."},
             {"name": "approvals", "description": "What people are asked, and what they say."},
             {"name": "server", "description": "This server."},
         ],

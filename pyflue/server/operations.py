@@ -6,101 +6,45 @@ listed here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 from .. import errors
 from ..errors import PyFlueError
 from ..journal import ApprovalState, RunStatus
-
-Schema = Mapping[str, Any]
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """Something an operation takes outside of its body."""
-
-    name: str
-    place: str
-    about: str
-    schema: Schema
-    example: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer that is not an error: media types and the names of their shapes (None: bytes or text)."""
-
-    about: str
-    content: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    names_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What an operation takes as its body: any JSON, or a shape of a name."""
-
-    shape: str | None = None
-    is_required: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One method of one path."""
-
-    id: str
-    method: str
-    path: str
-    tag: str
-    summary: str
-    about: str = ""
-    parameters: Sequence[Parameter] = ()
-    replies: Mapping[int, Reply]
-    errors: Sequence[type[PyFlueError]] = ()
-    body: Body | None = None
-    #: Whether the answer may have a status that a workflow's author chose.
-    has_chosen_status: bool = False
-
-
-_TEXT: Schema = {"type": "string", "minLength": 1}
-_WORDS: Schema = {"type": "array", "items": {"type": "string", "minLength": 1, "maxLength": 128}, "maxItems": 50}
-_TIME: Schema = {"type": "string", "format": "date-time"}
-_INDEX: Schema = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
-
-
-def _query(name: str, about: str, schema: Schema, example: Any = None) -> Parameter:
-    return Parameter(name=name, place="query", about=about, schema=schema, example=example)
-
+from .agent_operations import AGENT_OPERATIONS
+from .operation import (
+    AFTER,
+    EVENT_STREAM,
+    IDEMPOTENCY_KEY,
+    JSON,
+    LAST_EVENT_ID,
+    TEXT,
+    TIME,
+    WORDS,
+    Body,
+    Operation,
+    Parameter,
+    Reply,
+    query,
+)
 
 RUN_ID = Parameter(
     name="run_id",
     place="path",
     about="`workflow:<name>:<ulid>`, with or without percent-encoding.",
-    schema=_TEXT,
+    schema=TEXT,
     example="workflow:profile_csv:01KAJ5V3W8Y3N5QZ6E4T9R2M1B",
 )
 APPROVAL_ID = Parameter(
     name="approval_id",
     place="path",
     about="The id of an approval, a ULID.",
-    schema=_TEXT,
+    schema=TEXT,
     example="01KAJ5V3W8Y3N5QZ6E4T9R2M1B",
 )
 WORKFLOW_NAME = Parameter(
-    name="name", place="path", about="The name of a workflow.", schema=_TEXT, example="profile_csv"
+    name="name", place="path", about="The name of a workflow.", schema=TEXT, example="profile_csv"
 )
-_IDEMPOTENCY_KEY = Parameter(
-    name="Idempotency-Key",
-    place="header",
-    about="Requests with the same key start one run; every answer names that run.",
-    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-    example="order-4711",
-)
-_AFTER = _query("after", "The last `index` that was seen; 0 reads from the start.", _INDEX, 0)
-
 #: Errors of the server itself, which any operation can meet.
 COMMON_ERRORS: Sequence[type[PyFlueError]] = (
     errors.InvalidRequest,
@@ -152,15 +96,15 @@ OPERATIONS: Sequence[Operation] = (
         ),
         parameters=(
             WORKFLOW_NAME,
-            _query("wait", "Wait for the result.", {"type": "string", "enum": ["result"]}),
-            _query("tags", "Tags of the run, separated by commas.", _WORDS, ["nightly"]),
-            _query(
+            query("wait", "Wait for the result.", {"type": "string", "enum": ["result"]}),
+            query("tags", "Tags of the run, separated by commas.", WORDS, ["nightly"]),
+            query(
                 "deadline_s",
                 "Seconds from now after which the run is ended.",
                 {"type": "number", "exclusiveMinimum": 0, "maximum": 10 * 365 * 86400},
                 300,
             ),
-            _IDEMPOTENCY_KEY,
+            IDEMPOTENCY_KEY,
         ),
         body=Body(),
         has_chosen_status=True,
@@ -194,22 +138,22 @@ OPERATIONS: Sequence[Operation] = (
         tag="runs",
         summary="List runs, newest first",
         parameters=(
-            _query("workflow", "Only runs of these workflows.", _WORDS, ["profile_csv"]),
-            _query(
+            query("workflow", "Only runs of these workflows.", WORDS, ["profile_csv"]),
+            query(
                 "status",
                 "Only runs in one of these states.",
                 {"type": "array", "items": {"type": "string", "enum": [status.value for status in RunStatus]}},
                 ["failed", "cancelled"],
             ),
-            _query("tag", "Only runs with all of these tags.", _WORDS, ["nightly"]),
-            _query("kind", "Only runs of this kind of workflow file.", _TEXT, "python"),
-            _query("parent_run_id", "Only runs that this run started.", _TEXT),
-            _query("created_after", "Only runs accepted at or after this time.", _TIME, "2026-11-21T05:00:00Z"),
-            _query("created_before", "Only runs accepted before this time.", _TIME, "2026-11-22T05:00:00Z"),
-            _query("finished_after", "Only runs that ended at or after this time.", _TIME, "2026-11-21T05:00:00Z"),
-            _query("error", "Only runs whose error contains this text.", _TEXT, "timeout"),
-            _query("limit", "Most runs to answer.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
-            _query("before", "The `next` of an earlier page.", {"type": "string", "pattern": "^r[0-9a-f]{1,15}$"}),
+            query("tag", "Only runs with all of these tags.", WORDS, ["nightly"]),
+            query("kind", "Only runs of this kind of workflow file.", TEXT, "python"),
+            query("parent_run_id", "Only runs that this run started.", TEXT),
+            query("created_after", "Only runs accepted at or after this time.", TIME, "2026-11-21T05:00:00Z"),
+            query("created_before", "Only runs accepted before this time.", TIME, "2026-11-22T05:00:00Z"),
+            query("finished_after", "Only runs that ended at or after this time.", TIME, "2026-11-21T05:00:00Z"),
+            query("error", "Only runs whose error contains this text.", TEXT, "timeout"),
+            query("limit", "Most runs to answer.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
+            query("before", "The `next` of an earlier page.", {"type": "string", "pattern": "^r[0-9a-f]{1,15}$"}),
         ),
         replies={200: Reply(about="A page of runs.", content={JSON: "RunList"})},
     ),
@@ -247,11 +191,11 @@ OPERATIONS: Sequence[Operation] = (
         summary="Read a run's events",
         parameters=(
             RUN_ID,
-            _AFTER,
-            _query(
+            AFTER,
+            query(
                 "limit", "Most events to answer.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 1000}
             ),
-            _query("types", "Only events of these types.", _WORDS, ["log"]),
+            query("types", "Only events of these types.", WORDS, ["log"]),
         ),
         replies={200: Reply(about="Events above `after`.", content={JSON: "EventList"}, names_run=True)},
         errors=(errors.RunNotFound, errors.RouteNotFound),
@@ -270,14 +214,8 @@ OPERATIONS: Sequence[Operation] = (
         ),
         parameters=(
             RUN_ID,
-            _AFTER,
-            Parameter(
-                name="Last-Event-ID",
-                place="header",
-                about="As `after`, which wins.",
-                schema={"type": "string", "pattern": "^[0-9]{1,15}$"},
-                example="17",
-            ),
+            AFTER,
+            LAST_EVENT_ID,
         ),
         replies={
             200: Reply(about="The events.", content={EVENT_STREAM: None}, names_run=True),
@@ -293,7 +231,7 @@ OPERATIONS: Sequence[Operation] = (
         summary="Read a value that was too large for its event",
         parameters=(
             RUN_ID,
-            Parameter(name="digest", place="path", about="As the event names it.", schema=_TEXT),
+            Parameter(name="digest", place="path", about="As the event names it.", schema=TEXT),
         ),
         replies={200: Reply(about="The value.", content={"application/octet-stream": None})},
         errors=(errors.RunNotFound, errors.RouteNotFound),
@@ -307,10 +245,8 @@ OPERATIONS: Sequence[Operation] = (
         about="In the order in which they were recorded; what the run still waits for comes last.",
         parameters=(
             RUN_ID,
-            _query("after", "The `next_after` of an earlier page.", _TEXT, "charge"),
-            _query(
-                "limit", "Most steps to answer.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
-            ),
+            query("after", "The `next_after` of an earlier page.", TEXT, "charge"),
+            query("limit", "Most steps to answer.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
         ),
         replies={200: Reply(about="Steps after `after`.", content={JSON: "StepList"}, names_run=True)},
         errors=(errors.RunNotFound, errors.RouteNotFound),
@@ -328,7 +264,7 @@ OPERATIONS: Sequence[Operation] = (
         parameters=(
             RUN_ID,
             Parameter(
-                name="name", place="path", about="The signal's name, percent-encoded.", schema=_TEXT, example="paid"
+                name="name", place="path", about="The signal's name, percent-encoded.", schema=TEXT, example="paid"
             ),
             Parameter(
                 name="Signal-Id",
@@ -382,7 +318,7 @@ OPERATIONS: Sequence[Operation] = (
             "A new run with the same payload and tags. It takes over what was recorded before the step began that "
             "failed last, and goes on from there."
         ),
-        parameters=(RUN_ID, _IDEMPOTENCY_KEY),
+        parameters=(RUN_ID, IDEMPOTENCY_KEY),
         replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
         errors=(
             errors.RunNotFound,
@@ -407,7 +343,7 @@ OPERATIONS: Sequence[Operation] = (
             "A new run that takes over what a run that has ended recorded before the step began, and goes on from "
             "there, with a changed payload if there is a `payload_patch`."
         ),
-        parameters=(RUN_ID, _IDEMPOTENCY_KEY),
+        parameters=(RUN_ID, IDEMPOTENCY_KEY),
         body=Body(shape="Fork", is_required=True),
         replies={202: Reply(about="A new run is recorded.", content={JSON: "Accepted"}, names_run=True)},
         errors=(
@@ -433,7 +369,7 @@ OPERATIONS: Sequence[Operation] = (
         tag="approvals",
         summary="List approvals, newest first",
         parameters=(
-            _query(
+            query(
                 "state",
                 "Only approvals in one of these states; otherwise the open ones.",
                 {
@@ -442,13 +378,13 @@ OPERATIONS: Sequence[Operation] = (
                 },
                 ["open"],
             ),
-            _query("workflow", "Only approvals of runs of these workflows.", _WORDS, ["fulfil"]),
-            _query("run_id", "Only approvals of this run.", _TEXT),
-            _query("name", "Only approvals of this name.", _TEXT, "ship"),
-            _query(
+            query("workflow", "Only approvals of runs of these workflows.", WORDS, ["fulfil"]),
+            query("run_id", "Only approvals of this run.", TEXT),
+            query("name", "Only approvals of this name.", TEXT, "ship"),
+            query(
                 "limit", "Most approvals to answer.", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}
             ),
-            _query(
+            query(
                 "before",
                 "The `next` of an earlier page.",
                 {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"},
@@ -492,6 +428,7 @@ OPERATIONS: Sequence[Operation] = (
             errors.JournalFull,
         ),
     ),
+    *AGENT_OPERATIONS,
     Operation(
         id="health",
         method="GET",

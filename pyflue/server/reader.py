@@ -1,7 +1,8 @@
 """One reader of a run's events: page after page, then what is new, until the run's last event.
 
-Used by the SSE and WebSocket routes. A reader that does not take what it is given costs one page, whatever the run
-writes meanwhile: nothing is queued for it, the next page is read when it comes back for it.
+The stream of an agent's instance is read in the same way, and has no last event; of an interaction with one, only its
+own events are read. Used by the SSE and WebSocket routes. A reader that does not take what it is given costs one page,
+whatever the run writes meanwhile: nothing is queued for it, the next page is read when it comes back for it.
 """
 
 from __future__ import annotations
@@ -9,19 +10,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import codec
+from .. import codec, ids
 from ..codec import Raw
-from ..errors import InvalidQuery, RunNotFound
+from ..engine.live import Live, LiveReader, TextDelta
+from ..errors import InstanceNotFound, InvalidQuery, RunNotFound
 from ..journal import Event, EventType, Journal, Run
+
+if TYPE_CHECKING:
+    from ..journal import StreamInfo
 
 _PAGE_EVENTS = 64
 #: With the connection's write buffer, a reader stays below 64 kB.
 _PAGE_BYTES = 8 * 1024
 
 #: Events that may hold what an exception says.
-_WITH_ERRORS = frozenset({EventType.STEP_RETRY, EventType.STEP_END, EventType.RUN_END})
+_WITH_ERRORS = frozenset(
+    {
+        EventType.STEP_RETRY,
+        EventType.STEP_END,
+        EventType.RUN_END,
+        EventType.INTERACTION_END,
+        EventType.OPERATION,
+        EventType.ERROR,
+    }
+)
+#: Events after which a run, or an interaction, has none.
+_LAST = frozenset({EventType.RUN_END, EventType.INTERACTION_END})
 
 T = TypeVar("T")
 
@@ -38,32 +54,82 @@ async def find_run(journal: Journal, run_id: str, *, values: bool = True) -> Run
     return run
 
 
+async def find_instance(journal: Journal, stream_id: str) -> StreamInfo:
+    """The instance of an agent whose stream this is.
+
+    Raises:
+        InstanceNotFound: nobody has talked to it.
+    """
+    info = await journal.stream(stream_id)
+    if info is None:
+        raise _no_instance(stream_id)
+    return info
+
+
+def _no_instance(stream_id: str) -> InstanceNotFound:
+    return InstanceNotFound(*(ids.parse_agent_stream(stream_id) or ("", stream_id)))
+
+
 class EventReader:
-    """Reads a run's events above an index. Use as a context manager, around one reader's life."""
+    """Reads the events of a run, an interaction or an instance above an index.
 
-    __slots__ = ("_after", "_bell", "_has_begun", "_is_over", "_journal", "_quiet_s", "_run_id")
+    Use as a context manager, around one reader's life.
+    """
 
-    def __init__(self, journal: Journal, run_id: str, *, after: int = 0, quiet_s: float) -> None:
+    __slots__ = (
+        "_after",
+        "_bell",
+        "_has_begun",
+        "_interaction",
+        "_is_instance",
+        "_is_over",
+        "_journal",
+        "_live",
+        "_quiet_s",
+        "_run_id",
+        "_seq",
+        "_watching",
+    )
+
+    def __init__(
+        self, journal: Journal, run_id: str, *, after: int = 0, quiet_s: float, live: Live | None = None
+    ) -> None:
+        """`run_id` may be the stream of an instance.
+
+        With `live` it also reads text of models while that arrives, as deltas between the events.
+        """
         self._journal = journal
         self._run_id = run_id
         self._after = after
         self._quiet_s = quiet_s
         self._bell = journal.watch(run_id)
+        self._is_instance = ids.parse_agent_stream(run_id) is not None
+        interaction = ids.split_interaction_id(run_id)
+        #: How the ids of an interaction's operations begin.
+        self._interaction = None if interaction is None else f"{interaction[1]}/"
+        stream_id = ids.stream_of(run_id)
+        self._live = None if live is None else LiveReader(live, stream_id)
+        self._watching = None if live is None else live.watch(stream_id, self._bell.ring)
         self._has_begun = False
         self._is_over = False
+        self._seq = 0
 
     def __enter__(self) -> EventReader:
         self._bell.__enter__()
+        if self._watching is not None:
+            self._watching.__enter__()
         return self
 
     def __exit__(self, *args: object) -> None:
+        if self._watching is not None:
+            self._watching.__exit__(None, None, None)
         self._bell.__exit__(*args)
 
-    async def read(self) -> Sequence[Event] | None:
+    async def read(self) -> Sequence[Event] | Sequence[TextDelta] | None:
         """The next events, some at a time: none of them after `quiet_s` of silence, None after the last one.
 
         Raises:
-            RunNotFound: there is no such run (any more).
+            RunNotFound, InstanceNotFound: there is no such run or instance (any more).
             InvalidQuery: the index to read above is one the run has not reached, so nobody can have seen it.
         """
         if not self._has_begun:
@@ -76,22 +142,53 @@ class EventReader:
             )
             if events:
                 self._after = events[-1].index
-                self._is_over = events[-1].is_last
+                self._is_over = not self._is_instance and events[-1].type in _LAST
+                self._note_turns(events)
                 return events
+            if deltas := self._deltas():
+                return deltas
             try:
                 async with asyncio.timeout(self._quiet_s):
                     await self._bell.wait()
             except TimeoutError:
-                await find_run(self._journal, self._run_id, values=False)  # it may have been deleted
+                await self._check()
                 return ()
 
+    def _deltas(self) -> Sequence[TextDelta]:
+        if self._live is None:
+            return ()
+        deltas = self._live.read()
+        if self._interaction is None:
+            return deltas
+        # Other sessions of the instance may be at work, too.
+        return [delta for delta in deltas if str(delta.about.get("operation_id")).startswith(self._interaction)]
+
+    def _note_turns(self, events: Sequence[Event]) -> None:
+        if self._live is not None:
+            for event in events:
+                if event.type == EventType.TURN_REQUEST:
+                    self._live.announce(codec.load(event.data).get("turn_id", ""))
+
     async def _begin(self) -> None:
-        run = await find_run(self._journal, self._run_id, values=False)
-        if self._after > run.last_index:
-            expected = f"an index up to {run.last_index}, the last of run {self._run_id}"
+        if self._is_instance:
+            info = await find_instance(self._journal, self._run_id)
+            self._seq, last_index = info.seq, info.last_index
+        else:
+            run = await find_run(self._journal, self._run_id, values=False)
+            # Indexes of an interaction are those of its instance's stream; nobody reads one from the middle.
+            last_index = self._after if self._interaction is not None else run.last_index
+            self._is_over = self._interaction is None and run.is_final and self._after == last_index
+        if self._after > last_index:
+            expected = f"an index up to {last_index}, the last of {self._run_id}"
             raise InvalidQuery("after", str(self._after), expected)
         self._has_begun = True
-        self._is_over = run.is_final and self._after == run.last_index
+
+    async def _check(self) -> None:
+        """It may have been deleted."""
+        if not self._is_instance:
+            await find_run(self._journal, self._run_id, values=False)
+        elif (await find_instance(self._journal, self._run_id)).seq != self._seq:
+            raise _no_instance(self._run_id)  # this one has only its name
 
 
 def for_caller(event: Event, *, dev: bool) -> Event:

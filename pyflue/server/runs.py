@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
-from .. import codec
+from .. import codec, ids
 from ..engine import NO_PATCH
 from ..errors import InvalidQuery, RouteNotFound, RunNotFinished, RunNotFound
 from ..journal import Run, RunFilter, RunStatus
@@ -115,7 +115,7 @@ class RunRoutes:
         query = Query(scope["query_string"], _STREAM)
         after = query.number("after", lowest=0, highest=_HIGHEST_INDEX)
         if after is None:
-            after = _last_event_id(headers)
+            after = last_event_id(headers)
         run = await find_run(self._journal, _run_id(scope), values=False)
         if run.is_final and after == run.last_index:
             # An ended stream makes a browser's EventSource connect again, for ever; this tells it not to.
@@ -186,7 +186,14 @@ class RunRoutes:
 
 
 def _run_id(scope: Scope) -> str:
-    return scope["path_params"]["run_id"]
+    """
+    Raises:
+        RunNotFound: it is the id of an interaction with an agent, which is a run to the engine only.
+    """
+    run_id: str = scope["path_params"]["run_id"]
+    if ids.is_interaction(run_id):
+        raise RunNotFound(run_id)
+    return run_id
 
 
 def _statuses(query: Query) -> list[RunStatus]:
@@ -206,7 +213,7 @@ def _from_cursor(text: str) -> int:
     return int(match[1], 16)
 
 
-def _last_event_id(headers: RequestHeaders) -> int:
+def last_event_id(headers: RequestHeaders) -> int:
     text = headers.get(b"last-event-id", b"").decode("latin-1")
     if not text:
         return 0

@@ -43,6 +43,7 @@ class ErrorBody(BaseModel):
     message: str
     details: Any = None
     run_id: str = Field(default="", description="The run this is about, if it is about one.")
+    dispatch_id: str = Field(default="", description="The prompt or dispatch this is about, if it is about one.")
     ref: str = Field(default="", description="Only with internal errors: find this in the server's log.")
 
 
@@ -134,6 +135,9 @@ class EventRecord(BaseModel):
     step: str = Field(
         default="",
         description="The attempt at a step that said it, such as `charge/attempt-1`; not there outside of one.",
+    )
+    interaction_id: str = Field(
+        default="", description="The prompt or dispatch that it belongs to; only on the stream of an agent's instance."
     )
 
 
@@ -306,6 +310,194 @@ class WorkflowDetail(BaseModel):
     graph: Graph | None
 
 
+_DISPATCH_ID = "01KAJ5V3W8Y3N5QZ6E4T9R2M1B"
+_STREAM_ID = "agent:assistant:customer-42"
+
+
+class AgentError(BaseModel):
+    """Why a file cannot be used."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: str
+    message: str
+    line: int | None
+
+
+class AgentSummary(BaseModel):
+    """An agent file."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    path: str
+    description: str
+    version: str | None
+    error: AgentError | None = Field(description="Set if the file cannot be used; the others are not affected.")
+
+
+class AgentList(BaseModel):
+    """The project's agents."""
+
+    model_config = ConfigDict(extra="forbid")
+    agents: list[AgentSummary]
+    diagnostics: list[Diagnostic]
+
+
+class AgentDetail(BaseModel):
+    """An agent."""
+
+    model_config = _shape(name="assistant", path="src/agents/assistant.py", description="", version="4f1d9c0a")
+    name: str
+    path: str
+    description: str
+    version: str
+
+
+class InstanceSummary(BaseModel):
+    """An instance of an agent: there from the first time that somebody talked to it."""
+
+    model_config = ConfigDict(extra="forbid")
+    agent: str
+    instance_id: str
+    stream_id: str = Field(examples=[_STREAM_ID])
+    last_index: int = Field(description="The index of its newest event.")
+    created_at: str
+    updated_at: str = Field(description="The time of its newest event.")
+
+
+class InstanceList(BaseModel):
+    """Instances, newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+    instances: list[InstanceSummary]
+    next: str | None = Field(description="Pass it as `before` for the next page; null at the end.")
+
+
+class SessionSummary(BaseModel):
+    """A session of an instance: one conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+    session: str
+    task_of: str | None = Field(description="The session whose task it was for, if it was for one.")
+    entries: int
+    created_at: str
+    updated_at: str
+
+
+class SessionList(BaseModel):
+    """The sessions of an instance, by name."""
+
+    model_config = ConfigDict(extra="forbid")
+    sessions: list[SessionSummary]
+
+
+class InstanceDetail(InstanceSummary):
+    """An instance with its sessions."""
+
+    sessions: list[SessionSummary]
+
+
+class Usage(BaseModel):
+    """Tokens and cost."""
+
+    model_config = ConfigDict(extra="forbid")
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    total_tokens: int
+    cost_usd: float | None = Field(description="Null if the model's price is not known.")
+
+
+class AgentReply(BaseModel):
+    """What an agent has answered."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    data: Any = Field(description="The data of the wanted `schema`; null without one.")
+    usage: Usage
+    model: str
+    turns: int = Field(description="How many times a model was asked.")
+    operation_id: str
+    session: str
+
+
+class Prompted(BaseModel):
+    """The agent has answered."""
+
+    model_config = ConfigDict(extra="forbid")
+    status: Literal["completed"]
+    dispatch_id: str = Field(examples=[_DISPATCH_ID])
+    stream_id: str
+    result: AgentReply
+
+
+class Receipt(BaseModel):
+    """It is recorded, and will be done."""
+
+    model_config = _shape(status="accepted", dispatch_id=_DISPATCH_ID, stream_id=_STREAM_ID, accepted_at=_AT)
+    status: Literal["accepted"]
+    dispatch_id: str
+    stream_id: str
+    accepted_at: str
+
+
+class DispatchSummary(BaseModel):
+    """A prompt or dispatch without what was asked and answered, as lists show it."""
+
+    model_config = ConfigDict(extra="forbid")
+    dispatch_id: str
+    stream_id: str
+    status: Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
+    error: Any = Field(description="Why it failed: `type`, `message` and more; null otherwise.")
+    usage: Any
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class DispatchRecord(DispatchSummary):
+    """A prompt or dispatch."""
+
+    session: str
+    kind: Literal["prompt", "dispatch"]
+    result: AgentReply | None
+    waiting_for: list[WaitRecord] = Field(description="What one that is `waiting` waits for; else empty.")
+
+
+class DispatchList(BaseModel):
+    """Prompts and dispatches, newest first."""
+
+    model_config = ConfigDict(extra="forbid")
+    dispatches: list[DispatchSummary]
+    next: str | None = Field(description="Pass it as `before` for the next page; null at the end.")
+
+
+class HistoryEntry(BaseModel):
+    """One entry of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+    position: int = Field(description="1, 2, 3 … in its session.")
+    dispatch_id: str = Field(description="The prompt or dispatch in which it was said.")
+    at: str
+    entry: dict[str, Any] = Field(description="A message (`role`, `blocks`), or a summary of what was said before.")
+
+
+class History(BaseModel):
+    """A part of a conversation, in order."""
+
+    model_config = ConfigDict(extra="forbid")
+    entries: list[HistoryEntry]
+    next_after: int = Field(description="Pass it as `after` to go on.")
+
+
+class Aborted(BaseModel):
+    """Whether there was something to end."""
+
+    model_config = _shape(aborted=True, dispatch_id=_DISPATCH_ID)
+    aborted: bool
+    dispatch_id: str | None
+
+
 class Health(BaseModel):
     """The server answers."""
 
@@ -319,15 +511,26 @@ class Health(BaseModel):
 
 #: Every shape that the document names.
 MODELS: tuple[type[BaseModel], ...] = (
+    Aborted,
     Accepted,
+    AgentDetail,
+    AgentList,
     ApprovalList,
     ApprovalRecord,
     Completed,
+    DispatchList,
+    DispatchRecord,
     ErrorEnvelope,
     EventList,
     Health,
+    History,
+    InstanceDetail,
+    InstanceList,
+    Prompted,
+    Receipt,
     RunList,
     RunRecord,
+    SessionList,
     SignalAccepted,
     StepList,
     WorkflowDetail,

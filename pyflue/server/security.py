@@ -102,7 +102,7 @@ class Gate:
             return []
         return [
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", b"X-Flue-Run-Id, Retry-After, Allow"),
+            (b"access-control-expose-headers", b"X-Flue-Run-Id, X-Flue-Dispatch-Id, Retry-After, Allow"),
             (b"vary", b"Origin"),
         ]
 
@@ -153,13 +153,15 @@ class Gate:
 
 
 def scope_needed(scope: Scope, path: str) -> str:
-    """The scope a token needs: `run` to start workflows and send signals, `read` to look, `admin` for everything else.
+    """The scope a token needs: `run` to start workflows, send signals and talk to agents, `read` to look, `admin` else.
 
     So whoever may only start runs cannot approve what they ask for.
     """
     if _is_safe(scope):
         return "read"
-    return "run" if path.startswith("/workflows/") or _SIGNAL_PATH.fullmatch(path) else "admin"
+    if scope["type"] == "http" and scope["method"] == "DELETE":
+        return "admin"
+    return "run" if path.startswith(("/workflows/", "/agents/")) or _SIGNAL_PATH.fullmatch(path) else "admin"
 
 
 def _is_safe(scope: Scope) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..engine import Engine
 from ..journal import Journal
 from ..settings import Settings
+from .patience import Patience
 
 if TYPE_CHECKING:
+    from ..agents.instances import Instances
     from ..workflows import Catalog
 
 
@@ -20,6 +23,8 @@ class Services:
 
     settings: Settings
     catalog: Catalog
+    #: The continuing agents. Imports the agents room when it is first called, which takes a while: call it in a thread.
+    agents: Callable[[], Instances]
     journal: Journal
     engine: Engine
     #: PyFlue's version, as `/health` and the OpenAPI document say it.
@@ -28,3 +33,8 @@ class Services:
     dev: bool = False
     #: Set when the server begins to stop: waiting answers and open streams end, new requests are answered 503.
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Those who wait for an outcome.
+    patience: Patience = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patience", Patience(self.settings.server.wait_s))

@@ -11,10 +11,11 @@ import asyncio
 
 from starlette.types import Message, Receive, Scope, Send
 
-from .. import codec
+from .. import codec, ids
+from ..engine.live import TextDelta
 from ..errors import InvalidQuery, PyFlueError
 from ..journal import Event
-from .answers import SECURITY_HEADERS, Headers, run_id_header
+from .answers import SECURITY_HEADERS, Headers, dispatch_id_header, run_id_header
 from .errors import envelope, error_of_run
 from .reader import EventReader, find_run, first_of, for_caller
 from .services import Services
@@ -30,7 +31,7 @@ _NOT_AGAIN = b"retry: 86400000\n"
 
 
 class EventStream:
-    """The events of one run above an index, as an answer.
+    """The events of one run, or of an agent's instance or interaction, above an index, as an answer.
 
     With `for_caller` it is the answer to whoever started the run: a run that did not complete adds a frame
     `event: error` without id, after its last event, with the envelope that a waiting caller would have been answered.
@@ -45,7 +46,7 @@ class EventStream:
         self._for_caller = for_caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, run_id_header(self._run_id)]})
+        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS, *_about(self._run_id)]})
         if scope["method"] != "HEAD":
             try:
                 await first_of(self._push(send), _left(receive), self._services.stopping.wait())
@@ -57,7 +58,11 @@ class EventStream:
         settings = self._services.settings.server
         try:
             with EventReader(
-                self._services.journal, self._run_id, after=self._after, quiet_s=settings.heartbeat_s
+                self._services.journal,
+                self._run_id,
+                after=self._after,
+                quiet_s=settings.heartbeat_s,
+                live=self._services.engine.live,
             ) as reader:
                 while (events := await reader.read()) is not None:
                     frames = b"".join(map(self._frame, events)) or _HEARTBEAT
@@ -72,7 +77,9 @@ class EventStream:
             retry = _NOT_AGAIN if isinstance(error, InvalidQuery) else b""
             await self._send(send, b"%bevent: error\ndata: %b\n\n" % (retry, codec.encode(envelope(error))))
 
-    def _frame(self, event: Event) -> bytes:
+    def _frame(self, event: Event | TextDelta) -> bytes:
+        if isinstance(event, TextDelta):
+            return b"event: text_delta\ndata: %b\n\n" % event.to_json()
         if self._for_caller:
             event = for_caller(event, dev=self._services.dev)
         return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.index, event.type.encode(), event.to_json())
@@ -84,6 +91,13 @@ class EventStream:
                 await send(message)
         except TimeoutError:
             raise _NotReading from None
+
+
+def _about(run_id: str) -> Headers:
+    interaction = ids.split_interaction_id(run_id)
+    if interaction is not None:
+        return [dispatch_id_header(interaction[1])]
+    return [] if ids.parse_agent_stream(run_id) is not None else [run_id_header(run_id)]
 
 
 class _NotReading(Exception):

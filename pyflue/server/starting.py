@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope
 
 from .. import codec
 from ..codec import EMPTY_OBJECT, NULL, Raw
-from ..engine import RunHandle, Submission, Workflow
-from ..errors import RunStopped, WorkflowInvalid
+from ..engine import Submission, Workflow
+from ..errors import WorkflowInvalid
 from ..journal import Outcome
 from ..logs import logger
 from .answers import Answer, run_id_header
@@ -79,8 +79,7 @@ class RunStarter:
         self._finder = finder
         self._engine = services.engine
         self._limits = services.settings.limits
-        self._wait_s = services.settings.server.wait_s
-        self._waits: set[asyncio.Timeout] = set()
+        self._patience = services.patience
 
     async def answer(self, name: str, scope: Scope, headers: RequestHeaders, receive: Receive) -> Answer | EventStream:
         """Start a run and answer 202, its result, or its events.
@@ -114,27 +113,8 @@ class RunStarter:
         )
         if streams:
             return EventStream(self._services, handle.run_id, for_caller=True)
-        outcome = await self._outcome(handle) if waits else None
+        outcome = await self._patience.outcome(handle) if waits else None
         return _accepted(handle.run_id) if outcome is None else self._finished(handle.run_id, outcome)
-
-    def stop_waiting(self) -> None:
-        """Answer 202 to those who wait for a result: their runs go on after the restart."""
-        for wait in list(self._waits):
-            wait.reschedule(0)
-
-    async def _outcome(self, handle: RunHandle) -> Outcome | None:
-        """How the run ended; None if that takes longer than a caller may wait here."""
-        try:
-            async with asyncio.timeout(self._wait_s) as wait:
-                self._waits.add(wait)
-                try:
-                    return await handle.outcome()
-                finally:
-                    self._waits.discard(wait)
-        except (TimeoutError, RunStopped):
-            # The run may have started before its record was on disk: without that there is nothing to answer 202 for.
-            await handle.accepted()
-            return None
 
     def _finished(self, run_id: str, outcome: Outcome) -> Answer:
         error = error_of_run(run_id, outcome.status, outcome.error, dev=self._services.dev)

@@ -19,6 +19,7 @@ from .. import codec
 from ..codec import NULL
 from ..engine import Submission
 from ..errors import InvalidJson, PyFlueError
+from ..journal import Event
 from .body import RequestHeaders
 from .errors import envelope, error_of_run
 from .query import Query
@@ -40,7 +41,7 @@ class CloseCode(IntEnum):
     RESTART = 1012
 
 
-class _Closing(Exception):
+class Closing(Exception):
     """The conversation is over: close with this code."""
 
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -48,7 +49,7 @@ class _Closing(Exception):
         self.reason = reason
 
 
-class _Left(Exception):
+class Left(Exception):
     """The client has closed the socket, or it broke."""
 
 
@@ -78,9 +79,9 @@ class WorkflowSocket:
         await self._send_message({"type": "websocket.accept"})
         try:
             await first_of(self._carry(name), self._until_stop())
-        except _Closing as closing:
+        except Closing as closing:
             await self._send({"type": "websocket.close", "code": int(closing.code), "reason": closing.reason})
-        except (_Left, OSError):
+        except (Left, OSError):
             pass  # an OSError is how a server says that the client has gone
 
     async def _carry(self, name: str) -> None:
@@ -112,7 +113,7 @@ class WorkflowSocket:
             error.run_id = error.run_id or run_id
             told = envelope(error)
             await self._send_json({"type": "error", **told, **({} if run_id is None else {"run_id": run_id})})
-        raise _Closing(code, "")
+        raise Closing(code, "")
 
     async def _first_message(self) -> bytes:
         settings = self._services.settings
@@ -120,24 +121,29 @@ class WorkflowSocket:
             async with asyncio.timeout(settings.server.socket_idle_s):
                 message = await self._receive()
         except TimeoutError:
-            raise _Closing(CloseCode.POLICY, f"no payload within {settings.server.socket_idle_s:g} s") from None
+            raise Closing(CloseCode.POLICY, f"no payload within {settings.server.socket_idle_s:g} s") from None
         if message["type"] == "websocket.disconnect":
-            raise _Left
+            raise Left
         text = message.get("text")
         if text is None:
-            raise _Closing(CloseCode.UNSUPPORTED_DATA, "the payload is text")
+            raise Closing(CloseCode.UNSUPPORTED_DATA, "the payload is text")
         body = text.encode(errors="surrogatepass")
         if len(body) > settings.limits.websocket_bytes:
-            raise _Closing(CloseCode.TOO_BIG, "the payload is too large")
+            raise Closing(CloseCode.TOO_BIG, "the payload is too large")
         return body
 
     async def _tell(self, run_id: str) -> None:
         """Send the run's events and how it ended."""
-        journal = self._services.journal
-        with EventReader(journal, run_id, quiet_s=self._services.settings.server.heartbeat_s) as reader:
+        services = self._services
+        journal = services.journal
+        with EventReader(
+            journal, run_id, quiet_s=services.settings.server.heartbeat_s, live=services.engine.live
+        ) as reader:
             while (events := await reader.read()) is not None:
                 for event in events:
-                    await self._send_text(for_caller(event, dev=self._services.dev).to_json())
+                    if isinstance(event, Event):
+                        event = for_caller(event, dev=services.dev)
+                    await self._send_text(event.to_json())
         run = await find_run(journal, run_id)
         error = error_of_run(run_id, run.status, run.error, dev=self._services.dev)
         if error is not None:
@@ -149,12 +155,12 @@ class WorkflowSocket:
     async def _expect_silence(self) -> None:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            raise _Left
-        raise _Closing(CloseCode.POLICY, "one message starts the run; nothing may follow it")
+            raise Left
+        raise Closing(CloseCode.POLICY, "one message starts the run; nothing may follow it")
 
     async def _until_stop(self) -> None:
         await self._services.stopping.wait()
-        raise _Closing(CloseCode.RESTART, "the server is stopping; the run goes on")
+        raise Closing(CloseCode.RESTART, "the server is stopping; the run goes on")
 
     async def _send_json(self, value: Any) -> None:
         await self._send_text(codec.encode(value))
@@ -167,4 +173,4 @@ class WorkflowSocket:
             async with asyncio.timeout(self._services.settings.server.send_timeout_s):
                 await self._send_message(message)
         except TimeoutError:
-            raise _Closing(CloseCode.POLICY, "the client does not read") from None
+            raise Closing(CloseCode.POLICY, "the client does not read") from None

@@ -75,8 +75,17 @@ class Catalog:
     """The workflows of one project."""
 
     def __init__(
-        self, root: Path, *, dialects: Sequence[Dialect] | None = None, import_timeout_s: float = 20.0
+        self,
+        root: Path,
+        *,
+        dialects: Sequence[Dialect] | None = None,
+        import_timeout_s: float = 20.0,
+        folders: Sequence[str] = WORKFLOW_FOLDERS,
+        what: str = "workflow",
     ) -> None:
+        """`folders` and `what` are for other kinds of files that are found and loaded in the same way."""
+        self._home_names = tuple(folders)
+        self._what = what
         self.root = Path(os.path.realpath(root))
         self._given_dialects = dialects
         self._import_timeout_s = import_timeout_s
@@ -142,7 +151,7 @@ class Catalog:
         self._scan_once()
         found = self._discovery.folders if self._discovery else frozenset[Path]()
         files = {path for slot in self._slots.values() for path in slot.states}
-        homes = {self.root / folder for folder in ("", "src", *WORKFLOW_FOLDERS)}
+        homes = {self.root / folder for folder in ("", "src", *self._home_names)}
         every = {*found, *homes, *(path.parent for path in files)}
         # Where a missing folder would turn up is in the one above it.
         return frozenset(
@@ -177,7 +186,7 @@ class Catalog:
             self._dialects = self._given_dialects
             if self._dialects is None:
                 self._dialects, self._dialect_diagnostics = registered_dialects()
-        discovery = discover(self.root, self._dialects)
+        discovery = discover(self.root, self._dialects, self._home_names, self._what)
         slots: dict[str, _Slot] = {}
         for name, found in discovery.found.items():
             known = self._slots.get(name)

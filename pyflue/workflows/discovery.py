@@ -57,11 +57,19 @@ class Discovery:
     folders: frozenset[Path]
 
 
-def discover(root: Path, dialects: Sequence[Dialect]) -> Discovery:
-    """Look through the workflow folders of a project. Folders named earlier win over later ones."""
+def discover(
+    root: Path,
+    dialects: Sequence[Dialect],
+    folders: Sequence[str] = WORKFLOW_FOLDERS,
+    what: str = "workflow",
+) -> Discovery:
+    """Look through the workflow folders of a project. Folders named earlier win over later ones.
+
+    `what` is the word for such files in messages: agent files are found in the same way.
+    """
     walk = _Walk(root)
     found: dict[str, Found] = {}
-    for folder in WORKFLOW_FOLDERS:
+    for folder in folders:
         here: dict[str, list[_Claimed]] = {}
         for path in walk.files(root / folder):
             claimants = tuple(dialect for dialect in dialects if _claims(dialect, path, walk))
@@ -69,7 +77,7 @@ def discover(root: Path, dialects: Sequence[Dialect]) -> Discovery:
                 continue
             place = path.relative_to(root / folder)
             parts = (*place.parts[:-1], place.stem)
-            if problem := _name_problem(parts):
+            if problem := _name_problem(parts, what):
                 walk.report(path, problem)
             else:
                 here.setdefault(".".join(parts), []).append((path, claimants))
@@ -77,9 +85,11 @@ def discover(root: Path, dialects: Sequence[Dialect]) -> Discovery:
             if name in found:
                 winner = shown_path(found[name].source.path, root)
                 for path, _ in files:
-                    walk.report(path, f"Workflow {name!r} is also in {winner}, which is the one that is used.")
+                    walk.report(
+                        path, f"{what.capitalize()} {name!r} is also in {winner}, which is the one that is used."
+                    )
             else:
-                found[name] = _choose(Source(name=name, path=files[0][0], root=root), files)
+                found[name] = _choose(Source(name=name, path=files[0][0], root=root), files, what)
     return Discovery(found=found, diagnostics=tuple(walk.diagnostics), folders=frozenset(walk.folders))
 
 
@@ -89,20 +99,18 @@ def shown_path(path: Path, root: Path) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def _choose(source: Source, files: Sequence[_Claimed]) -> Found:
+def _choose(source: Source, files: Sequence[_Claimed], what: str) -> Found:
     """The one file and the one loader behind a name, or what is in the way."""
     kind = ", ".join(dict.fromkeys(dialect.kind for _, claimants in files for dialect in claimants))
     (_, claimants), *others = files
     if others:
         paths = " and ".join(shown_path(path, source.root) for path, _ in others)
-        problem = (
-            f"{paths} gives the same workflow name, {source.name!r}. Rename all but one; until then none is served."
-        )
+        problem = f"{paths} gives the same {what} name, {source.name!r}. Rename all but one; until then none is served."
     else:
         dialect, *rivals = claimants
         if not rivals:
             return Found(source=source, dialect=dialect, kind=kind)
-        problem = f"more than one kind of workflow claims this file: {kind}."
+        problem = f"more than one kind of {what} claims this file: {kind}."
     error = WorkflowInvalid(shown_path(source.path, source.root), problem)
     return Found(source=source, dialect=None, kind=kind, error=error)
 
@@ -117,13 +125,14 @@ def _claims(dialect: Dialect, path: Path, walk: _Walk) -> bool:
         return False
 
 
-def _name_problem(parts: Sequence[str]) -> str | None:
+def _name_problem(parts: Sequence[str], what: str) -> str | None:
     name = ".".join(parts)
     if len(name) > NAME_LIMIT:
-        return f"Its workflow name has {len(name)} characters; the limit is {NAME_LIMIT}."
+        return f"Its {what} name has {len(name)} characters; the limit is {NAME_LIMIT}."
     if not all(_PART.fullmatch(part) for part in parts):
+        article = "an" if what[0] in "aeiou" else "a"
         return (
-            f"{name!a} cannot be a workflow name. Folders and file start with a letter or digit and have only "
+            f"{name!a} cannot be {article} {what} name. Folders and file start with a letter or digit and have only "
             "A-Z, a-z, 0-9, '_' and '-'; put helpers in a folder that starts with '_'."
         )
     return None

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -86,8 +86,10 @@ class Closure:
 class ProjectCode:
     """Reads the Python files of one project."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, folders: Sequence[str] = WORKFLOW_FOLDERS) -> None:
+        """`folders` are the workflow folders (or those of another kind of file)."""
         self.root = root
+        self._folders = [root / name for name in folders]
         self._import_folders = frozenset({root, root / "src"})
 
     def closure(self, path: Path) -> Closure:
@@ -119,7 +121,7 @@ class ProjectCode:
 
     def workflow_folder(self, path: Path) -> Path | None:
         """The workflow folder that a file is in."""
-        return next((self.root / name for name in WORKFLOW_FOLDERS if path.is_relative_to(self.root / name)), None)
+        return next((folder for folder in self._folders if path.is_relative_to(folder)), None)
 
     def name(self, base: Path) -> str:
         """The name under which a module would be imported, given the deepest import folder it is in."""

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from watchfiles import DefaultFilter, awatch  # pyright: ignore[reportUnknownVariableType]  (knows trio's events too)
 
 from ..engine.threads import run_in_own_thread
-from .catalog import Catalog
 
 #: Saves that follow one another within this time are one change …
 _QUIET_S = 0.15
@@ -25,7 +25,19 @@ _SERIES_S = 1.5
 _STEP_MS = 50
 
 
-async def watch(catalog: Catalog, *, on_change: Callable[[], None], ready: asyncio.Event | None = None) -> None:
+class Watched(Protocol):
+    """A catalog, or several of them as one. Both calls block."""
+
+    def folders(self) -> frozenset[Path]:
+        """The folders in which a change may concern it."""
+        ...
+
+    def refresh(self) -> bool:
+        """Look at the files again. True if anything is different now."""
+        ...
+
+
+async def watch(catalog: Watched, *, on_change: Callable[[], None], ready: asyncio.Event | None = None) -> None:
     """Refresh the catalog whenever its files have changed, until cancelled.
 
     `on_change` is called on the event loop after each refresh that made a difference. `ready` is set as soon as no
@@ -89,7 +101,7 @@ class _Series:
 
 
 async def _refresh(
-    catalog: Catalog,
+    catalog: Watched,
     watched: frozenset[Path],
     *,
     moved: asyncio.Event,

@@ -30,7 +30,9 @@ def test_a_new_project_runs_its_first_workflow(cli: Cli, monkeypatch: pytest.Mon
         ".gitignore",
         "README.md",
         "pyflue.toml",
+        "src/agents/assistant.py",
         "src/workflows/hello.py",
+        "src/workflows/summarize.py",
         "tests/test_hello.py",
     ]
     assert ".pyflue/" in Path("first/.gitignore").read_text(encoding="utf-8").splitlines()
@@ -39,6 +41,17 @@ def test_a_new_project_runs_its_first_workflow(cli: Cli, monkeypatch: pytest.Mon
     monkeypatch.chdir("first")
     assert json_of(cli("run", "hello", "--payload", '{"name": "Ada"}'))["greeting"] == "Hello, Ada!"
     assert cli("workflows", "validate").exit_code == 0
+
+
+def test_a_new_project_has_an_agent_that_works_without_a_key_and_says_so(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    cli("init", "first")
+    monkeypatch.chdir("first")
+    summary = json_of(cli("run", "summarize", "--payload", '{"text": "…"}'))
+    assert summary["model"] == "scripted/hello"
+    assert summary["summary"].startswith("Hello! I am the scripted model")
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

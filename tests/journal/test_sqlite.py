@@ -24,7 +24,7 @@ from pyflue.errors import (
     JournalUnreadable,
     JournalUnsupported,
 )
-from pyflue.journal import Fence, Journal, Outcome, RunFilter, RunStatus, open_journal
+from pyflue.journal import Attached, Fence, FileRecord, Journal, Outcome, RunFilter, RunStatus, open_journal
 from pyflue.journal.queries import load_migrations
 from pyflue.settings import JournalSettings
 from tests.contracts.test_journal_calls import new_signal, new_step, new_wait
@@ -301,7 +301,7 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_is_recovered_from(small
 
         with pytest.raises(JournalFull, match="nothing was recorded"):
             await journal.accept(new_run(payload="y" * 10_000))
-        journal.append(fence_of(run), new_event(data={"text": "z" * 200_000}))
+        journal.append(fence_of(run), new_event(data={"text": "z" * 400_000}))
         with pytest.raises(JournalFull):
             await journal.finish(fence_of(run), DONE)
         assert [(fence, type(error)) for fence, error in lost] == [(fence_of(run), JournalFull)]
@@ -317,6 +317,21 @@ async def test_a_full_disk_refuses_what_does_not_fit_and_is_recovered_from(small
         assert await journal.finish(fence_of(other), DONE) == DONE
         assert await journal.requeue(fence_of(run), crashed=False)
         (again,) = await journal.claim("engine-1", 1)
+        assert await journal.finish(fence_of(run, attempt=again.attempt), DONE) == DONE
+
+
+@promise("F08")
+async def test_a_nearly_full_disk_refuses_files_and_lets_their_run_end(small_disk: Path) -> None:
+    async with opened(small_disk) as journal:
+        run = new_run()
+        await journal.accept(run)
+        large = FileRecord(workspace="main", path="large", data=os.urandom(700_000))
+        with pytest.raises(JournalFull):
+            await journal.record(fence_of(run), new_step(), attached=Attached(files=[large]))
+
+        assert await journal.requeue(fence_of(run), crashed=False)
+        (again,) = await journal.claim("engine-1", 1)
+        assert list(await journal.files(run.run_id, "main")) == []
         assert await journal.finish(fence_of(run, attempt=again.attempt), DONE) == DONE
 
 
@@ -366,7 +381,7 @@ def test_opening_a_journal_imports_nothing_of_durable_calls() -> None:
             await journal.finish(Fence(run_id=new.run_id, owner="e", attempt=1), Outcome(status=RunStatus.COMPLETED))
             await journal.close()
         asyncio.run(main())
-        print([name for name in sys.modules if "journal" in name and "call" in name])
+        print([name for name in sys.modules if "journal" in name and ("call" in name or "conversation" in name)])
     """
     answer = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=30

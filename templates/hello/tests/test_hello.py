@@ -1,6 +1,7 @@
-"""Runs the workflow as `pyflue run` does, and looks at what comes out. Start it with `python -m pytest`."""
+"""Runs the workflows as `pyflue run` does, and looks at what comes out. Start it with `python -m pytest`."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,9 @@ from pathlib import Path
 PROJECT = Path(__file__).parent.parent
 
 
-def run(workflow: str, payload: object) -> subprocess.CompletedProcess[str]:
+def run(workflow: str, payload: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pyflue.cli", "run", workflow, "--json", "--payload", json.dumps(payload)]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=PROJECT, env={**os.environ, **variables}, capture_output=True, text=True)
 
 
 def test_hello_greets_as_often_as_it_is_told_to() -> None:
@@ -24,3 +25,9 @@ def test_hello_says_what_is_wrong_with_its_payload() -> None:
     assert done.returncode == 2
     assert "$.name" in done.stderr
     assert "$.times" in done.stderr
+
+
+def test_summarize_returns_what_the_model_says() -> None:
+    done = run("summarize", {"text": "A workflow is a file."}, PYFLUE_MODEL="scripted/hello")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["result"]["model"] == "scripted/hello"

@@ -5,8 +5,20 @@
 INSERT INTO runs (
     run_id, workflow, kind, status, owner, attempt, last_index, created_at, started_at, deadline_at,
     workflow_version, tags, parent_run_id, retried_from, forked_from, idempotency_key, request, payload,
-    depth
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    depth, stream, lane, is_behind
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- head_of_lane --
+-- The oldest run of a lane that has not ended.
+SELECT run_id FROM runs WHERE finished_at IS NULL AND lane = :lane ORDER BY seq LIMIT 1;
+
+-- move_lane --
+-- Let the oldest run of a lane that has not ended be claimed, if it was behind another one.
+UPDATE runs SET is_behind = 0
+WHERE
+    is_behind = 1
+    AND seq = (SELECT seq FROM runs AS next WHERE finished_at IS NULL AND lane = :lane ORDER BY seq LIMIT 1)
+RETURNING run_id;
 
 -- add_tag --
 -- Make the newest run findable by a tag.
@@ -22,7 +34,17 @@ INSERT INTO idempotency_keys (key, request_digest, run_id, created_at) VALUES (:
 
 -- append_event --
 -- Add an event to a stream. The writer has just taken the index from the stream's last_index in this transaction: no gaps.
-INSERT INTO events (stream_id, idx, type, at, data, step) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO events (stream_id, idx, type, at, data, step, interaction) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- add_stream --
+-- Make the stream of an agent's instance, unless it is there.
+INSERT INTO streams (stream_id, agent, last_index, created_at, updated_at) VALUES (:stream_id, :agent, 0, :at, :at)
+ON CONFLICT (stream_id) DO NOTHING;
+
+-- take_stream_indexes --
+-- Move the last_index of an instance's stream forward.
+UPDATE streams SET last_index = last_index + ?1, updated_at = max(updated_at, ?2) WHERE stream_id = ?3
+RETURNING last_index;
 
 -- take_indexes --
 -- Move a run's last_index forward, if the fence still holds.
@@ -40,7 +62,8 @@ UPDATE runs SET
     last_index = last_index + ?5
 WHERE run_id = ?6 AND owner = ?7 AND attempt = ?8 AND finished_at IS NULL
 RETURNING
-    last_index, status, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?6 AND waits.state = 'open');
+    last_index, status, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?6 AND waits.state = 'open'),
+    lane;
 
 -- finish_queued_run --
 -- Make a run final that nobody drives.
@@ -48,7 +71,7 @@ UPDATE runs SET
     status = ?1, error = ?2, finished_at = max(?3, coalesce(started_at, created_at)), last_index = last_index + 1
 WHERE run_id = ?4 AND finished_at IS NULL AND owner IS NULL
 RETURNING
-    last_index, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?4 AND waits.state = 'open');
+    last_index, parent_run_id, EXISTS (SELECT 1 FROM waits WHERE waits.run_id = ?4 AND waits.state = 'open'), lane;
 
 -- release_run --
 -- Take a run from its owner that gives it up in good order: it is queued again, or stays waiting.
@@ -66,18 +89,20 @@ WHERE
 ORDER BY seq LIMIT :limit;
 
 -- fresh_runs --
--- The oldest queued runs that were never begun (and crashed fewer than :max_crashes times, unless that is NULL).
-SELECT run_id FROM runs
+-- The oldest queued runs that were never begun and are not behind another one of their lane (and crashed fewer than
+-- :max_crashes times, unless that is NULL).
+SELECT run_id FROM runs INDEXED BY runs_fresh
 WHERE
-    finished_at IS NULL AND status = 'queued' AND attempt = 0 AND (:max_crashes IS NULL OR crashes < :max_crashes)
+    finished_at IS NULL AND status = 'queued' AND attempt = 0 AND is_behind = 0
+    AND (:max_crashes IS NULL OR crashes < :max_crashes)
 ORDER BY seq LIMIT :limit;
 
 -- claim_run --
--- Start a queued run as its owner.
+-- Start a queued run as its owner, unless it is behind another one of its lane.
 UPDATE runs SET
     status = 'running', owner = :owner, attempt = attempt + 1, started_at = coalesce(started_at, max(:at, created_at)),
     last_index = last_index + 1
-WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued'
+WHERE run_id = :run_id AND finished_at IS NULL AND status = 'queued' AND is_behind = 0
 RETURNING last_index;
 
 -- requeue_run --
@@ -140,13 +165,23 @@ SELECT
 FROM runs WHERE run_id = :run_id;
 
 -- runs --
--- Runs, newest first; a NULL filter lets everything pass.
+-- Runs of workflows, newest first.
 SELECT
     seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error
 FROM runs
-WHERE seq < :before /*filters*/
+WHERE seq < :before AND stream IS NULL /*filters*/
+ORDER BY seq DESC LIMIT :limit;
+
+-- interactions --
+-- The interactions with an agent's instance, newest first.
+SELECT
+    seq, run_id, workflow, kind, status, owner, attempt, last_index, crashes, interrupted, depth, created_at, started_at,
+    finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
+    forked_from, idempotency_key, usage, error
+FROM runs
+WHERE stream = :stream_id AND seq < :before
 ORDER BY seq DESC LIMIT :limit;
 
 -- unfinished_runs --
@@ -187,10 +222,17 @@ WHERE finished_at IS NULL AND status = 'waiting' AND owner IS NOT NULL;
 SELECT count(*) FROM runs WHERE finished_at IS NULL AND status = 'queued';
 
 -- has_queued --
--- Whether there is a run that nobody drives (and that crashed fewer than :max_crashes times, unless that is NULL).
+-- Whether there is a run to claim (that crashed fewer than :max_crashes times, unless that is NULL).
 SELECT EXISTS (
-    SELECT 1 FROM runs
-    WHERE finished_at IS NULL AND status = 'queued' AND (:max_crashes IS NULL OR crashes < :max_crashes)
+    SELECT 1 FROM runs INDEXED BY runs_fresh
+    WHERE
+        finished_at IS NULL AND status = 'queued' AND attempt = 0 AND is_behind = 0
+        AND (:max_crashes IS NULL OR crashes < :max_crashes)
+) OR EXISTS (
+    SELECT 1 FROM runs INDEXED BY runs_resumed
+    WHERE
+        finished_at IS NULL AND status = 'queued' AND attempt > 0
+        AND (:max_crashes IS NULL OR crashes < :max_crashes)
 );
 
 -- expired_unowned --
@@ -200,12 +242,20 @@ WHERE finished_at IS NULL AND deadline_at IS NOT NULL AND deadline_at <= :now AN
 
 -- events --
 -- Events of a stream above an index.
-SELECT stream_id, idx, type, at, data, step FROM events WHERE stream_id = ? AND idx > ? ORDER BY idx LIMIT ?;
+SELECT stream_id, idx, type, at, data, step, interaction FROM events
+WHERE stream_id = ? AND idx > ? ORDER BY idx LIMIT ?;
 
 -- events_of_types --
 -- Events of a stream above an index, of some types (a JSON list) only.
-SELECT stream_id, idx, type, at, data, step FROM events
+SELECT stream_id, idx, type, at, data, step, interaction FROM events
 WHERE stream_id = ? AND idx > ? AND type IN (SELECT value FROM json_each(?)) ORDER BY idx LIMIT ?;
+
+-- events_of_interaction --
+-- Events of one interaction above an index of its stream (of some types only, unless that is NULL).
+SELECT stream_id, idx, type, at, data, step, interaction FROM events INDEXED BY events_of_interaction
+WHERE
+    stream_id = ?1 AND interaction = ?2 AND idx > ?3 AND (?4 IS NULL OR type IN (SELECT value FROM json_each(?4)))
+ORDER BY idx LIMIT ?5;
 
 -- index_before --
 -- The index before a stream's first event at or after a time.
@@ -250,6 +300,10 @@ DELETE FROM blobs WHERE stream_id = :run_id;
 -- delete_entries --
 -- Remove the conversations of a deleted run.
 DELETE FROM conversation_entries WHERE stream_id = :run_id;
+
+-- delete_files --
+-- Remove the workspaces of a deleted run.
+DELETE FROM workspace_files WHERE stream_id = :run_id;
 
 -- finished_before --
 -- Runs that ended before a time.
@@ -304,7 +358,7 @@ WHERE run_id = ?2 AND finished_at IS NULL
 RETURNING last_index;
 
 -- put_step --
--- Record a step; of an earlier record of its key only one that says `retrying` or `cancelled` is replaced.
+-- Record a step; of an earlier record of its key only one that says `retrying`, `started` or `cancelled` is replaced.
 INSERT INTO steps (
     run_id, key, kind, name, position, input_digest, status, value, error, attempts, started_at, finished_at,
     started_index, recorded_index
@@ -314,7 +368,7 @@ ON CONFLICT (run_id, key) DO UPDATE SET
     status = excluded.status, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
     started_at = excluded.started_at, finished_at = excluded.finished_at, started_index = excluded.started_index,
     recorded_index = excluded.recorded_index
-WHERE steps.status IN ('retrying', 'cancelled');
+WHERE steps.status IN ('retrying', 'started', 'cancelled');
 
 -- put_wait --
 -- Open a wait; one of its key that is not open any more is replaced.
@@ -523,6 +577,28 @@ WHERE
     signals.run_id = :source
     AND (consumed_by IS NULL OR consumed_by NOT IN (SELECT key FROM waits WHERE waits.run_id = :run_id));
 
+-- copy_entries --
+-- Let a new run begin with the conversations of its copied steps.
+INSERT INTO conversation_entries (stream_id, session, position, run_id, step_key, at, entry)
+SELECT
+    :run_id, session, row_number() OVER (PARTITION BY session ORDER BY position), :run_id, step_key, at, entry
+FROM conversation_entries
+WHERE
+    stream_id = :source AND run_id = :source AND step_key IN (SELECT key FROM steps WHERE steps.run_id = :run_id);
+
+-- copy_files --
+-- Let a new run begin with the workspaces of its copied steps.
+INSERT INTO workspace_files (
+    stream_id, position, workspace, path, run_id, step_key, recorded_index, kind, mode, target, digest
+)
+SELECT
+    :run_id, row_number() OVER (ORDER BY position), workspace, path, :run_id, step_key,
+    recorded_index - runs.last_index - 1, workspace_files.kind, mode, target, digest
+FROM workspace_files JOIN runs ON runs.run_id = workspace_files.run_id
+WHERE
+    stream_id = :source AND workspace_files.run_id = :source
+    AND step_key IN (SELECT key FROM steps WHERE steps.run_id = :run_id);
+
 -- copy_blobs --
 -- Let a new run have the large values of its copied records.
 INSERT OR IGNORE INTO blobs (stream_id, digest, data)
@@ -533,10 +609,93 @@ WHERE
         UNION SELECT request FROM waits WHERE run_id = :run_id
         UNION SELECT answer FROM waits WHERE run_id = :run_id
         UNION SELECT data FROM signals WHERE run_id = :run_id
+        UNION SELECT digest FROM workspace_files WHERE stream_id = :run_id
     );
 
--- copy_entries --
--- Let a new run begin with the conversations of its copied steps.
-INSERT INTO conversation_entries (stream_id, session, position, step_key, entry, at)
-SELECT :run_id, session, position, step_key, entry, at FROM conversation_entries
-WHERE stream_id = :source AND step_key IN (SELECT key FROM steps WHERE run_id = :run_id);
+-- put_usage --
+-- Set a run's usage.
+UPDATE runs SET usage = :usage WHERE run_id = :run_id;
+
+-- add_entry --
+-- Append an entry to a session's conversation.
+INSERT INTO conversation_entries (stream_id, session, position, run_id, step_key, at, entry) VALUES (
+    ?1, ?2,
+    (SELECT coalesce(max(position), 0) + 1 FROM conversation_entries WHERE stream_id = ?1 AND session = ?2),
+    ?3, ?4, ?5, ?6
+);
+
+-- add_file --
+-- Record what became of a path of a workspace.
+INSERT INTO workspace_files (
+    stream_id, position, workspace, path, run_id, step_key, recorded_index, kind, mode, target, digest
+) VALUES (
+    ?1, (SELECT coalesce(max(position), 0) + 1 FROM workspace_files WHERE stream_id = ?1),
+    ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+);
+
+-- forget_older_files --
+-- Remove all versions of a path but the newest.
+DELETE FROM workspace_files INDEXED BY workspace_files_by_path
+WHERE
+    stream_id = ?1 AND workspace = ?2 AND path = ?3 AND position < (
+        SELECT max(position) FROM workspace_files WHERE stream_id = ?1 AND workspace = ?2 AND path = ?3
+    )
+RETURNING digest;
+
+-- forget_content --
+-- Remove the content of files that no version in the stream has any more.
+DELETE FROM blobs
+WHERE
+    stream_id = ?1 AND digest = ?2
+    AND NOT EXISTS (SELECT 1 FROM workspace_files WHERE stream_id = ?1 AND workspace_files.digest = ?2);
+
+-- forget_entries_of_run --
+-- Remove from a stream the entries that a run has recorded.
+DELETE FROM conversation_entries WHERE stream_id = :stream_id AND run_id = :run_id;
+
+-- forget_files_of_run --
+-- Remove from a stream the versions of files that a run has recorded.
+DELETE FROM workspace_files WHERE stream_id = :stream_id AND run_id = :run_id RETURNING digest;
+
+-- entries --
+-- Entries of a conversation above a position.
+SELECT stream_id, session, position, run_id, step_key, at, entry FROM conversation_entries
+WHERE stream_id = :stream_id AND session = :session AND position > :after ORDER BY position LIMIT :limit;
+
+-- sessions --
+-- The sessions of a stream, by name.
+SELECT session, count(*), min(at), max(at) FROM conversation_entries
+WHERE stream_id = :stream_id GROUP BY session ORDER BY session;
+
+-- delete_session --
+-- Remove a conversation.
+DELETE FROM conversation_entries WHERE stream_id = :stream_id AND session = :session;
+
+-- files --
+-- The recorded versions of a workspace's files, oldest first.
+SELECT
+    position, run_id, step_key, recorded_index, workspace, path, kind, mode, target,
+    (SELECT data FROM blobs WHERE blobs.stream_id = :stream_id AND blobs.digest = workspace_files.digest)
+FROM workspace_files
+WHERE stream_id = :stream_id AND workspace = :workspace ORDER BY position;
+
+-- stream --
+-- The stream of an agent's instance.
+SELECT seq, stream_id, last_index, created_at, updated_at FROM streams WHERE stream_id = :stream_id;
+
+-- streams --
+-- The streams of an agent's instances, those that were created last first.
+SELECT seq, stream_id, last_index, created_at, updated_at FROM streams
+WHERE agent = :agent AND seq < :before ORDER BY seq DESC LIMIT :limit;
+
+-- has_unfinished_interactions --
+-- Whether an interaction with an agent's instance has not ended.
+SELECT EXISTS (SELECT 1 FROM runs WHERE stream = :stream_id AND finished_at IS NULL);
+
+-- all_interactions --
+-- The interactions with an agent's instance.
+SELECT run_id FROM runs WHERE stream = :stream_id;
+
+-- delete_stream --
+-- Remove the stream of an agent's instance.
+DELETE FROM streams WHERE stream_id = :stream_id;

@@ -1,0 +1,39 @@
+"""Prompts in one session, answered by a scripted model; returns how long each took besides the model's own time.
+
+Untyped, so that what is measured is the harness.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pyflue import FlueContext, create_agent
+from pyflue.agents.models import ScriptedModel, ScriptedReply
+from pyflue.agents.models.port import ModelRequest
+
+
+def _answer(request: ModelRequest) -> ScriptedReply:
+    """Reads a file as often as the prompt says, then ends."""
+    wanted = request.messages[-1].text
+    if wanted.startswith("read "):
+        return ScriptedReply(tool_calls=[("exists", {"path": "notes.md"})] * int(wanted.split()[1]))
+    return ScriptedReply(text="It is done.")
+
+
+async def run(ctx: FlueContext[Any]) -> Any:
+    wanted = ctx.payload
+    model = ScriptedModel(_answer, delay_s=wanted["delay_s"])
+    harness = await ctx.init(create_agent(lambda context: {"model": model, "budget": {"max_turns": 1_000_000}}))
+    if wanted["tool_calls"]:
+        await harness.fs.write_file("notes.md", "Notes.")
+    took_ms: list[float] = []
+    for number in range(wanted["prompts"]):
+        # A session of its own for every few prompts: how a conversation grows is the model's cost, not the harness's.
+        session = await harness.session(f"session-{number // 10}")
+        text = f"read {wanted['tool_calls']}" if wanted["tool_calls"] else "Do it."
+        turns = 2 if wanted["tool_calls"] else 1
+        began = time.perf_counter()
+        await session.prompt(text)
+        took_ms.append((time.perf_counter() - began - turns * wanted["delay_s"]) * 1000)
+    return took_ms

@@ -1,0 +1,126 @@
+"""What model work costs, and when it has cost enough.
+
+Each operation has a meter; above it stand that of its parent operation (for tasks), of its agent and of the run. What
+is added to one counts for all above it. Turns that are replayed are added as well, so budgets hold over restarts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from .. import codec
+from ..engine.calls import Calls
+from ..errors import BudgetExceeded
+from ..journal import Step, StepStatus
+from .budget import Budget
+from .content import Usage
+from .conversation import keys_above
+
+_current: ContextVar[Meter | None] = ContextVar("pyflue_meter", default=None)
+
+
+class Meter:
+    """Counts turns, tokens, cost and seconds of model work for one part of it."""
+
+    __slots__ = ("above", "budget", "priced_usd", "seconds", "turns", "usage", "whose")
+
+    def __init__(self, whose: str, budget: Budget | None = None, *, above: Meter | None = None) -> None:
+        #: What it counts for, in words, such as `the run`.
+        self.whose = whose
+        self.budget = budget
+        self.above = above
+        self.turns = 0
+        self.seconds = 0.0
+        self.usage = Usage()
+        #: The cost of what has a price.
+        self.priced_usd = 0.0
+
+    def add(self, usage: Usage, *, turns: int = 1, seconds: float = 0.0) -> None:
+        """Count some work, here and above."""
+        for meter in self._chain():
+            meter.turns += turns
+            meter.seconds += seconds
+            meter.usage += usage
+            meter.priced_usd += usage.cost_usd or 0.0
+
+    @contextmanager
+    def counting(self) -> Generator[None]:
+        """While inside, what other sessions of the same agent do counts here, too."""
+        token = _current.set(self)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+
+    def innermost(self) -> Meter:
+        """The meter that work for this one counts for where it is asked for: a tool's, or this one."""
+        current = _current.get()
+        return current if current is not None and any(meter is self for meter in current._chain()) else self
+
+    def check(self) -> None:
+        """Return if there is something left for another turn.
+
+        Raises:
+            BudgetExceeded: with the budget that is used up.
+        """
+        for meter in self._chain():
+            budget = meter.budget
+            if budget is None:
+                continue
+            usage = meter.usage
+            for name, limit, used in (
+                ("max_turns", budget.max_turns, meter.turns),
+                ("max_tokens", budget.max_tokens, usage.total_tokens),
+                # What has no known price cannot be counted against a limit in money; what has one is, beside it.
+                ("max_cost_usd", budget.max_cost_usd, meter.priced_usd),
+                ("max_seconds", budget.max_seconds, meter.seconds),
+            ):
+                if limit is not None and used >= limit:
+                    raise BudgetExceeded(name, limit, used, meter.whose)
+
+    def seconds_left(self) -> float | None:
+        """How long the next turn or tool call may take; None if there is no limit."""
+        left = [
+            meter.budget.max_seconds - meter.seconds
+            for meter in self._chain()
+            if meter.budget is not None and meter.budget.max_seconds is not None
+        ]
+        return max(min(left), 0.0) if left else None
+
+    def _chain(self) -> Iterator[Meter]:
+        meter: Meter | None = self
+        while meter is not None:
+            yield meter
+            meter = meter.above
+
+
+class SkippedTurns:
+    """Turns inside of steps and tools that only give back what they gave: not asked for again, but they count."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._seen = 0
+        self._below: dict[str, list[Step]] = defaultdict(list)
+        for record in calls.left:
+            if isinstance(record, Step) and record.kind == "turn" and record.status is StepStatus.COMPLETED:
+                for key in keys_above(record.key):
+                    self._below[key].append(record)
+
+    def count(self, key: str, meter: Meter) -> None:
+        """Count what is below a call that gave back what it gave."""
+        for turn in self._below.pop(key, ()):
+            value = codec.load(turn.value or codec.NULL)
+            meter.add(Usage.from_dict(value["usage"]), seconds=value["seconds"])
+
+    def count_steps(self, meter: Meter) -> None:
+        """Count what is below the steps that have given back what they gave since this was last asked."""
+        given = self._calls.given
+        if not self._below or self._seen == len(given):
+            return
+        for key in list(given)[self._seen :]:
+            if given[key] == "step":
+                self.count(key, meter)
+        self._seen = len(given)

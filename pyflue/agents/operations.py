@@ -1,0 +1,231 @@
+"""Operations: one prompt, skill, task, shell command or compaction of a session, done once per run.
+
+An operation is a durable call made of other durable calls (its turns and tool calls, below its own key). What it
+answered is recorded, and given back when the run is replayed. One that was under way is done again up to where it was:
+its recorded turns and tool calls give back what they gave. One that failed leaves no record of its own: the call that
+failed has one, or it fails again for the same reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import codec, ids
+from ..codec import Raw
+from ..engine.calls import Call, Calls
+from ..engine.scopes import inside
+from ..errors import JournalError, PyFlueError, RunStopped, SessionBusy
+from ..journal import Attached, EventType, NewEntry, NewStep, Step, StepStatus
+from .content import Usage
+from .metering import Meter
+
+if TYPE_CHECKING:
+    from ..journal import FileRecord
+    from .session import Session
+
+T = TypeVar("T")
+
+
+class OperationAborted(PyFlueError):
+    """The operation was ended by `session.abort()`."""
+
+    type = "aborted"
+
+
+@dataclass(slots=True, kw_only=True)
+class Operation:
+    """An operation that is under way."""
+
+    session: Session
+    call: Call
+    kind: str
+    #: The same in each replay, and no other's in the stream of events.
+    operation_id: str
+    meter: Meter
+    #: Values that are taken out of everything that is recorded, with their names.
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def calls(self) -> Calls:
+        return self.session.calls
+
+    def about(self, **more: Any) -> dict[str, Any]:
+        """What each of its events says, and more."""
+        return {"operation_id": self.operation_id, "session": self.session.name, **more}
+
+    def redact(self, text: str) -> str:
+        """Text without the values of secrets that it may show."""
+        for name, value in self.secrets.items():
+            if value:
+                text = text.replace(value, f"[secret {name}]")
+        return text
+
+
+class Operations:
+    """The operations of one session: one at a time, in the order in which they were asked for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._turn = asyncio.Lock()
+        self._active: Operation | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._is_aborted = False
+
+    @property
+    def active(self) -> Operation | None:
+        """The one that is under way."""
+        return self._active
+
+    def check_free(self, call: Call) -> None:
+        """Refuse a call that would wait for itself.
+
+        Raises:
+            SessionBusy: it is made inside of the session's own operation, by one of its tools.
+        """
+        active = self._active
+        if active is not None and call.scope.path.startswith(f"{active.call.key}/"):
+            raise SessionBusy(self._session.name)
+
+    def abort(self) -> bool:
+        """End the operation that is under way; whether there was one."""
+        if self._task is None or self._active is None:
+            return False
+        self._is_aborted = True
+        self._task.cancel()
+        return True
+
+    async def perform(
+        self,
+        call: Call,
+        kind: str,
+        body: Callable[[Operation], Awaitable[tuple[T, Any]]],
+        restore: Callable[[Any], T],
+        *,
+        about: Mapping[str, Any],
+        meter: Meter,
+        secrets: Mapping[str, str] | None = None,
+        finish: Callable[[], Awaitable[tuple[Sequence[NewEntry], Sequence[FileRecord]]]] | None = None,
+    ) -> T:
+        """Do an operation, or give back what it answered.
+
+        `body` returns the answer and its JSON, of which `restore` makes the answer again. `finish` says what is to be
+        recorded together with that.
+        """
+        session = self._session
+        calls = session.calls
+        self.check_free(call)
+        async with self._turn:
+            session.check_open()
+            await session.load()
+            session.harness.catch_up()
+            session.conversation.catch_up(calls.given)
+            record = calls.recorded(call, None)
+            if isinstance(record, Step) and record.status is StepStatus.COMPLETED:
+                return await self._replayed(record, call, meter, restore)
+            operation = Operation(
+                session=session,
+                call=call,
+                kind=kind,
+                operation_id=operation_id(calls, call.key),
+                meter=meter,
+                secrets=secrets or {},
+            )
+            self._active, self._task, self._is_aborted = operation, asyncio.current_task(), False
+            try:
+                with calls.parking.calling():
+                    return await self._do(operation, body, about, finish)
+            finally:
+                self._active = self._task = None
+
+    async def _replayed(self, record: Step, call: Call, meter: Meter, restore: Callable[[Any], T]) -> T:
+        value = codec.load(record.value or codec.NULL)
+        session = self._session
+        session.conversation.replay_below(call.key)
+        meter.add(Usage.from_dict(value["usage"]), turns=value["turns"], seconds=value["seconds"])
+        return restore(value["answer"])
+
+    async def _do(
+        self,
+        operation: Operation,
+        body: Callable[[Operation], Awaitable[tuple[T, Any]]],
+        about: Mapping[str, Any],
+        finish: Callable[[], Awaitable[tuple[Sequence[NewEntry], Sequence[FileRecord]]]] | None,
+    ) -> T:
+        calls, call = operation.calls, operation.call
+        started_us, started_index, began = calls.clock.now_us(), calls.index, calls.clock.monotonic()
+        calls.announce(EventType.OPERATION_START, operation.about(kind=operation.kind, step=call.key, **about))
+        await calls.ready()
+        await calls.settle()
+        try:
+            with inside(call.scope.inner(call.key)):
+                answer, told = await body(operation)
+        except (RunStopped, JournalError):
+            raise
+        except asyncio.CancelledError:
+            if not self._is_aborted or calls.host.stopped_because is not None:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            aborted = OperationAborted(f"Operation {operation.operation_id} was aborted.")
+            calls.tell(EventType.OPERATION, self._end(operation, began, aborted))
+            raise aborted from None
+        except Exception as error:
+            # Whatever a tool, a hook or a model's adapter of the author's raises, too.
+            if calls.host.stopped_because is None:
+                calls.tell(EventType.OPERATION, self._end(operation, began, error))
+            raise
+        meter = operation.meter
+        value = {
+            "answer": told,
+            "usage": meter.usage.to_dict(),
+            "turns": meter.turns,
+            "seconds": round(meter.seconds, 6),
+        }
+        step = NewStep(
+            key=call.key,
+            kind=operation.kind,
+            name=call.name,
+            position=call.position,
+            status=StepStatus.COMPLETED,
+            value=Raw(codec.encode(value)),
+            started_us=started_us,
+            started_index=started_index,
+        )
+        end = calls.event(EventType.OPERATION, self._end(operation, began, None))
+        if finish is None:
+            # Its turns and tool calls are on disk: without this record it would be put together from them again.
+            calls.record_soon(step, end)
+        else:
+            entries, files = await finish()
+            await calls.record(step, end, attached=Attached(entries=entries, files=files))
+        return answer
+
+    def _end(self, operation: Operation, began: float, error: Exception | None) -> dict[str, Any]:
+        data = operation.about(
+            kind=operation.kind,
+            step=operation.call.key,
+            is_error=error is not None,
+            duration_ms=round((operation.calls.clock.monotonic() - began) * 1000, 3),
+            turns=operation.meter.turns,
+            usage=operation.meter.usage.to_dict(),
+        )
+        if error is not None:
+            data["error"] = error_told(error)
+        return data
+
+
+def operation_id(calls: Calls, key: str) -> str:
+    """The id of an operation: its key, and on the stream of an instance that of its interaction before it."""
+    run_id = calls.fence.run_id
+    return f"{run_id.rpartition(':')[2]}/{key}" if ids.is_interaction(run_id) else key
+
+
+def error_told(error: Exception) -> dict[str, Any]:
+    """An error as events tell it."""
+    if isinstance(error, PyFlueError):
+        return {"type": error.type, "message": error.message}
+    return {"type": "exception", "message": str(error) or type(error).__name__, "exception": type(error).__name__}

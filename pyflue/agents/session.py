@@ -1,0 +1,509 @@
+"""Sessions: conversations of an agent, one operation at a time.
+
+A session belongs to a harness (or, as a task's, to another session) and shares its files. What is said in it is kept in
+the journal under the run, the harness and the session's name, so no two runs or agents ever meet in one.
+
+The methods take their place among the run's durable calls when they are *called*, and do their work when awaited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from .. import codec
+from ..engine.calls import Call, Calls
+from ..errors import AgentInvalid, NameUnknown, SessionNotFound, TaskTooDeep
+from ..journal import EventType
+from . import compaction, toolbox, turns
+from .answers import Reply, Wanted
+from .budget import Budget
+from .commands import checked_commands
+from .content import Block, Document, Image, Message, Text, Usage
+from .conversation import Conversation
+from .metering import Meter
+from .models.port import Model, ThinkingLevel
+from .operations import Operation, Operations, error_told, operation_id
+from .shell import CommandRun
+from .toolbox import Toolbox
+from .tools import checked_tools, create_tools
+
+if TYPE_CHECKING:
+    from ..journal import FileRecord, NewEntry
+    from ..settings import AgentSettings
+    from .commands import PyFlueCommand
+    from .definitions import Definition
+    from .harness import Harness
+    from .profiles import AgentProfile
+    from .roles import Role
+    from .sandboxes.port import CommandResult
+    from .tools import ToolDefinition
+    from .workspace import Workspace
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a call may choose differently from the agent's definition."""
+
+    result: Any = None
+    role: str | None = None
+    model: str | Model | Sequence[str | Model] | None = None
+    thinking_level: str | None = None
+    retries: int | None = None
+    images: Sequence[Image | Document] = ()
+    secrets: Sequence[str] = ()
+    commands: Sequence[str | PyFlueCommand] = ()
+    tools: Sequence[ToolDefinition | Callable[..., Any]] = ()
+    budget: Budget | Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+
+
+_NO_OPTIONS = Options()
+_OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(Options))
+
+
+class Session:
+    """One conversation."""
+
+    def __init__(
+        self,
+        harness: Harness,
+        name: str,
+        definition: Definition,
+        *,
+        role: str | None = None,
+        depth: int = 0,
+        above: Meter,
+        workspace: Workspace,
+    ) -> None:
+        self.harness = harness
+        #: Its name among the harness's sessions.
+        self.name = name
+        self.definition = definition
+        self.role = role
+        #: How many tasks stand above it.
+        self.depth = depth
+        self.workspace = workspace
+        self.conversation = Conversation(harness.stream_id, f"{harness.key}/{name}", harness.calls.fence.run_id)
+        self._above = above
+        self._operations = Operations(self)
+        self._is_loaded = False
+        self._is_closed = False
+        self._usual_toolbox: Toolbox | None = None
+        self.toolbox_names: Sequence[str] = ()
+
+    @property
+    def calls(self) -> Calls:
+        """The durable calls of its run."""
+        return self.harness.calls
+
+    @property
+    def settings(self) -> AgentSettings:
+        return self.harness.settings
+
+    @property
+    def run_usage(self) -> Usage:
+        """What the run has used so far."""
+        return self.harness.run_meter.usage
+
+    # Model work
+
+    @overload
+    def prompt(self, text: str, *, result: type[T], **options: Any) -> Coroutine[Any, Any, Reply[T]]: ...
+    @overload
+    def prompt(self, text: str, **options: Any) -> Coroutine[Any, Any, Reply[Any]]: ...
+    def prompt(self, text: str, **options: Any) -> Coroutine[Any, Any, Reply[Any]]:
+        """Say something to the model and return its answer; prompts of one session build on each other.
+
+        `result` is the type of `Reply.data` (a pydantic model, a dataclass, `list[str]`, …). `role`, `model` (a name,
+        or several to fall back on), `thinking_level`, `retries` (of data that does not fit), `images`, `secrets`
+        (names of the agent's `env` that the shell sees), `commands`, `tools`, `budget` and `max_tokens` count for this
+        prompt.
+
+        Raises:
+            ModelError: the model could not answer; BudgetExceeded; ResultUnavailable: not with data that fits;
+            NameUnknown: the agent has no such role or secret; AgentInvalid: an option is no good.
+        """
+        chosen = self._options(options)
+        call = self.calls.begin(self._call_name("prompt"), "prompt")
+        return self._prompt(call, "prompt", text, chosen, about={})
+
+    def stream(self, text: str, **options: Any) -> PromptStream:
+        """As `prompt`, as an async iterator over the pieces of text as they arrive; `await stream.reply()` at the end.
+
+        When a run is replayed, text that is recorded comes in one piece.
+        """
+        chosen = self._options(options)
+        call = self.calls.begin(self._call_name("prompt"), "prompt")
+        return PromptStream(lambda on_text: self._prompt(call, "prompt", text, chosen, about={}, on_text=on_text))
+
+    def skill(self, name: str, *, args: Any = None, **options: Any) -> Coroutine[Any, Any, Reply[Any]]:
+        """Prompt with the instructions of one of the agent's skills, and `args` as JSON.
+
+        Raises:
+            NameUnknown: the agent has no such skill. As `prompt`.
+        """
+        chosen = self._options(options)
+        skills = self.definition.skills
+        if name not in skills:
+            raise NameUnknown("skill", name, sorted(skills))
+        text = skills[name].instructions
+        if args is not None:
+            arguments = codec.indented(codec.encode_value(args, f"The args of skill {name!r}")).decode()
+            text = f"{text}\n\nArguments:\n{arguments}"
+        call = self.calls.begin(self._call_name("skill"), "skill")
+        return self._prompt(call, "skill", text, chosen, about={"skill": name})
+
+    def task(
+        self, prompt: str, *, agent: str | None = None, cwd: str | None = None, **options: Any
+    ) -> Coroutine[Any, Any, Reply[Any]]:
+        """Let a child session do something, and return its answer. It has a conversation of its own and these files.
+
+        `agent` names one of the agent's subagents. What it uses counts for whoever asked.
+
+        Raises:
+            NameUnknown: no such subagent; TaskTooDeep. As `prompt`.
+        """
+        chosen = self._options(options)
+        profile = None
+        if agent is not None:
+            subagents = self.definition.subagents
+            if agent not in subagents:
+                raise NameUnknown("subagent", agent, sorted(subagents))
+            profile = subagents[agent]
+        call = self.calls.begin(self._call_name("task"), "task")
+        return self._task(call, prompt, agent, profile, cwd, chosen)
+
+    def shell(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout_s: float = 120.0,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        secrets: Sequence[str] = (),
+    ) -> Coroutine[Any, Any, CommandResult]:
+        """Run a command in the agent's sandbox, and let the model know of it: the next prompt builds on it.
+
+        `harness.shell` does the same without a word to the model.
+        """
+        run = CommandRun.of(command, timeout_s=timeout_s, cwd=cwd, env={**(env or {}), **self._granted(secrets)})
+        call = self.calls.begin(self._call_name("shell"), "shell")
+        return self._shell(call, run, self._granted(secrets))
+
+    def compact(self, *, keep_messages: int | None = None) -> Coroutine[Any, Any, bool]:
+        """Let a summary take the place of the older part of the conversation; whether there was one.
+
+        Raises:
+            ModelError: there is no summary.
+        """
+        call = self.calls.begin(self._call_name("compact"), "compact")
+        return self._compact(call, keep_messages)
+
+    def abort(self) -> bool:
+        """End the operation that is under way (it raises `OperationAborted`); whether there was one."""
+        return self._operations.abort()
+
+    async def history(self) -> Sequence[Message]:
+        """What the model is sent of this conversation."""
+        await self.load()
+        return list(self.conversation.messages)
+
+    def close(self) -> None:
+        """Take no more operations."""
+        self._is_closed = True
+
+    # What operations ask
+
+    def check_open(self) -> None:
+        """Raises SessionNotFound if it is closed."""
+        if self._is_closed:
+            raise SessionNotFound(self.name, why="is closed")
+
+    async def load(self) -> None:
+        """Read what the journal holds of it, once."""
+        if not self._is_loaded:
+            if self.harness.has_history:
+                await self.conversation.load(self.calls.journal)
+            self._is_loaded = True
+
+    def priced(self, usage: Usage, model: Model, name: str) -> Usage:
+        """Usage with what it costs, if that is known."""
+        from .models import pricing
+
+        cost = pricing.price(usage, name or model.id, model.provider)
+        return usage if usage.cost_usd == cost else dataclasses.replace(usage, cost_usd=cost)
+
+    # Parts
+
+    def _call_name(self, kind: str) -> str:
+        return kind if self.name == "default" else f"{self.name}.{kind}"
+
+    def _options(self, options: Mapping[str, Any]) -> Options:
+        if not options:
+            return _NO_OPTIONS
+        unknown = sorted(options.keys() - _OPTION_NAMES)
+        if unknown:
+            raise TypeError(f"There is no option {unknown[0]!r}; the options are {', '.join(sorted(_OPTION_NAMES))}.")
+        chosen = Options(**options)
+        if chosen.role is not None:
+            self._role(chosen.role)
+        self._granted(chosen.secrets)
+        return chosen
+
+    def _role(self, name: str) -> Role:
+        roles = self.definition.roles
+        if name not in roles:
+            raise NameUnknown("role", name, sorted(roles))
+        return roles[name]
+
+    def _granted(self, secrets: Sequence[str]) -> dict[str, str]:
+        known = self.definition.secrets
+        for name in secrets:
+            if name not in known:
+                raise NameUnknown("secret", name, sorted(known))
+        return {name: known[name] for name in secrets}
+
+    async def _prompt(
+        self,
+        call: Call,
+        kind: str,
+        text: str,
+        options: Options,
+        *,
+        about: Mapping[str, Any],
+        on_text: Callable[[str], None] | None = None,
+        around: Callable[[Operation], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> Reply[Any]:
+        wanted = None if options.result is None else Wanted(options.result)
+        whose = "this prompt" if kind == "prompt" else f"this {kind}"
+        budget = Budget.of(options.budget, whose)
+        if budget.max_turns is None:
+            # A model that calls tools for ever costs money for ever: each operation has a limit.
+            budget = dataclasses.replace(budget, max_turns=self.settings.max_turns)
+        meter = Meter(whose, budget, above=self._above.innermost())
+
+        async def body(operation: Operation) -> tuple[Reply[Any], Any]:
+            plan = await self._plan(options, wanted, on_text)
+            said: tuple[Block, ...] = (*self.conversation.unanswered(), Text(text), *options.images)
+            with around(operation):
+                answer = await turns.converse(operation, plan, said)
+            told = {"text": answer.text, "data": answer.data_raw, "model": answer.model}
+            return self._reply(told, operation.operation_id, meter, answer.data), told
+
+        def restore(told: Any) -> Reply[Any]:
+            data = None if wanted is None else wanted.shape.load(told["data"])
+            if on_text is not None:
+                on_text(told["text"])
+            return self._reply(told, operation_id(self.calls, call.key), meter, data)
+
+        return await self._operations.perform(
+            call,
+            kind,
+            body,
+            restore,
+            about={**about, "text": text},
+            meter=meter,
+            secrets=self._granted(options.secrets),
+        )
+
+    def _reply(self, told: Mapping[str, Any], operation_id: str, meter: Meter, data: Any) -> Reply[Any]:
+        return Reply(
+            text=told["text"],
+            data=data,
+            usage=meter.usage,
+            model=told["model"],
+            turns=meter.turns,
+            operation_id=operation_id,
+            session=self.name,
+        )
+
+    async def _plan(self, options: Options, wanted: Wanted | None, on_text: Callable[[str], None] | None) -> turns.Plan:
+        role_name = options.role or self.role
+        role = None if role_name is None else self._role(role_name)
+        definition = self.definition
+        models = definition.models_for(options.model, None if role is None else role.model)
+        level = (
+            options.thinking_level or (role.thinking_level if role is not None else None) or definition.thinking_level
+        )
+        try:
+            thinking = None if level is None else ThinkingLevel(level)
+        except ValueError:
+            raise AgentInvalid(f"thinking_level={level!r}: it is one of {', '.join(ThinkingLevel)}.") from None
+        tools = await self._toolbox(options)
+        return turns.Plan(
+            model=await self.harness.room.model(models, self.harness.ctx),
+            toolbox=tools,
+            system=self._system(role),
+            wanted=wanted,
+            repairs=definition.answer_retries if options.retries is None else options.retries,
+            thinking=thinking,
+            max_tokens=options.max_tokens or definition.max_tokens,
+            on_text=on_text,
+        )
+
+    async def _toolbox(self, options: Options) -> Toolbox:
+        if options.secrets or options.commands or options.tools or self.definition.mcp_servers:
+            box = await self._make_toolbox(options)
+        else:
+            # The same for most prompts, and made of a dozen records.
+            box = self._usual_toolbox = self._usual_toolbox or await self._make_toolbox(options)
+        self.toolbox_names = box.names
+        return box
+
+    async def _make_toolbox(self, options: Options) -> Toolbox:
+        definition = self.definition
+        secrets = self._granted(options.secrets)
+        commands = [*definition.commands, *checked_commands("commands", options.commands)]
+        programs = [command for command in commands if isinstance(command, str)]
+        builtin = await self.harness.room.builtin_tools(definition, self.workspace, env=secrets, programs=programs)
+        tools = [toolbox.of_builtin(tool) for tool in builtin]
+        if self.depth < definition.task_depth:
+            tools.append(toolbox.task_tool(definition.subagents))
+        if definition.skills:
+            tools.append(toolbox.skill_tool(definition.skills))
+        if definition.builtin_tools is not True:
+            allowed = set(definition.builtin_tools)
+            tools = [tool for tool in tools if tool.name in allowed]
+        tools += [toolbox.of_definition(tool) for tool in definition.tools]
+        tools += [toolbox.of_command(each, secrets) for each in commands if not isinstance(each, str)]
+        tools += [toolbox.of_definition(tool) for tool in await self.harness.mcp_tools(definition)]
+        own = checked_tools("tools", create_tools(*options.tools))
+        tools += [toolbox.of_definition(tool) for tool in own]
+        return Toolbox(tools)
+
+    def _system(self, role: Role | None) -> str:
+        definition = self.definition
+        parts = [definition.instructions]
+        if role is not None:
+            parts.append(f"Role: {role.name}\n{role.instructions}")
+        if definition.skills:
+            lines = [f"- {skill.name}: {skill.description}" for skill in definition.skills.values()]
+            parts.append("\n".join(["Your skills (read one with the tool `skill` before you use it):", *lines]))
+        return "\n\n".join(part for part in parts if part)
+
+    async def _task(
+        self,
+        call: Call,
+        prompt: str,
+        agent: str | None,
+        profile: AgentProfile | None,
+        cwd: str | None,
+        options: Options,
+    ) -> Reply[Any]:
+        calls = self.calls
+        if self.depth >= self.definition.task_depth:
+            raise TaskTooDeep(self.depth)
+        definition = self.definition if profile is None else self.definition.for_subagent(profile)
+        child = Session(
+            self.harness,
+            f"{self.name}:{operation_id(calls, call.key)}",
+            definition,
+            role=None if profile is not None else self.role,
+            depth=self.depth + 1,
+            above=self._above.innermost(),
+            workspace=self.workspace,
+        )
+        told = {"task_id": child.name, "agent": agent, "step": call.key, "parent_session": self.name}
+        if cwd is not None:
+            prompt = f"Work in the folder {cwd}.\n\n{prompt}"
+        return await child._prompt(call, "task", prompt, options, about={"agent": agent}, around=_task_events(told))
+
+    async def _shell(self, call: Call, run: CommandRun, secrets: Mapping[str, str]) -> CommandResult:
+        from .sandboxes.port import CommandResult
+
+        done: list[CommandResult] = []
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def body(operation: Operation) -> tuple[CommandResult, Any]:
+                await stack.enter_async_context(self.workspace.changing())
+                result = await run.execute(operation, self.workspace)
+                done.append(result)
+                return result, dataclasses.asdict(result)
+
+            async def finish() -> tuple[Sequence[NewEntry], Sequence[FileRecord]]:
+                said = Message("user", (*self.conversation.unanswered(), Text(run.told(done[0]))))
+                entries = self.conversation.entries(said, source="shell")
+                self.conversation.add(said)
+                return entries, await self.workspace.taken()
+
+            return await self._operations.perform(
+                call,
+                "shell",
+                body,
+                lambda told: CommandResult(**told),
+                about={"command": run.shown},
+                meter=Meter("this command", above=self._above.innermost()),
+                secrets=secrets,
+                finish=finish,
+            )
+
+    async def _compact(self, call: Call, keep_messages: int | None) -> bool:
+        meter = Meter("this compaction", above=self._above.innermost())
+
+        async def body(operation: Operation) -> tuple[bool, Any]:
+            model = await self.harness.room.model(self.definition.models, self.harness.ctx)
+            done = await compaction.compact(operation, model, reason="asked", keep_messages=keep_messages)
+            return done, done
+
+        return await self._operations.perform(call, "compact", body, bool, about={}, meter=meter)
+
+
+def _task_events(told: Mapping[str, Any]) -> Callable[[Operation], contextlib.AbstractContextManager[None]]:
+    """The events around the work of a task."""
+
+    @contextlib.contextmanager
+    def around(operation: Operation) -> Generator[None]:
+        calls = operation.calls
+        calls.tell(EventType.TASK_START, operation.about(**told))
+        try:
+            yield
+        except Exception as error:
+            if calls.host.stopped_because is None:
+                calls.tell(EventType.TASK_END, operation.about(**told, is_error=True, error=error_told(error)))
+            raise
+        calls.tell(EventType.TASK_END, operation.about(**told, is_error=False))
+
+    return around
+
+
+class PromptStream:
+    """The text of an answer as it arrives. Iterate over it once; leaving early aborts the prompt."""
+
+    def __init__(self, start: Callable[[Callable[[str], None]], Coroutine[Any, Any, Reply[Any]]]) -> None:
+        self._start = start
+        self._pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        self._task: asyncio.Task[Reply[Any]] | None = None
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self._iterate()
+
+    async def reply(self) -> Reply[Any]:
+        """The whole answer.
+
+        Raises:
+            As `Session.prompt`.
+        """
+        return await self._begun()
+
+    def _begun(self) -> asyncio.Task[Reply[Any]]:
+        if self._task is None:
+            coroutine = self._start(self._pieces.put_nowait)
+            self._task = asyncio.get_running_loop().create_task(coroutine)
+            self._task.add_done_callback(lambda _: self._pieces.put_nowait(None))
+        return self._task
+
+    async def _iterate(self) -> AsyncIterator[str]:
+        task = self._begun()
+        try:
+            while (piece := await self._pieces.get()) is not None:
+                yield piece
+            task.result()
+        finally:
+            if not task.done():
+                task.cancel()

@@ -1,0 +1,1 @@
+"""MCP servers: what agents get of them."""
