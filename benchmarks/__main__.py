@@ -34,10 +34,11 @@ class _Size:
     events: int
     waiting: int
     replays: int
+    prompts: int
 
 
-_FULL = _Size(rounds=3, seconds=9.0, command_times=15, events=100_000, waiting=10_000, replays=7)
-_QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000, waiting=2_000, replays=3)
+_FULL = _Size(rounds=3, seconds=9.0, command_times=15, events=100_000, waiting=10_000, replays=7, prompts=400)
+_QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000, waiting=2_000, replays=3, prompts=100)
 
 
 def main() -> None:
@@ -72,6 +73,7 @@ def main() -> None:
             rounds=size.rounds, seconds=size.seconds / 2, with_dbos=not options.without_dbos
         ),
         "children": lambda: _child("children", "--seconds", str(size.seconds / 3)),
+        "agents": lambda: _child("agents", "--prompts", str(size.prompts)),
         "replay": lambda: _child("replay", "--times", str(size.replays)),
         "a long run": lambda: _child("long_run", "--count", str(size.events)),
         "a tenth of it": lambda: _shorter(_child("long_run", "--count", str(size.events // 10))),

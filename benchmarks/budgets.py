@@ -117,6 +117,14 @@ BUDGETS: Sequence[Budget] = (
         at_most=1000,
         unit="ms",
     ),
+    Budget(what="agents: a turn beside its model, p50", figure=_figure("agents.turn.p50_ms"), at_most=1, unit="ms"),
+    Budget(what="agents: a tool call, p50", figure=_figure("agents.tool_call.p50_ms"), at_most=1, unit="ms"),
+    Budget(
+        what="agents: 500 sessions at once on a model of 50 ms, p99",
+        figure=_figure("agents.crowd.p99_ms"),
+        at_most=100,
+        unit="ms",
+    ),
     Budget(what="a run that waits takes", figure=_figure("waiting.bytes_each"), at_most=20_000, unit="bytes"),
     Budget(
         what="waited requests beside very many waiting runs, p99",

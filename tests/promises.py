@@ -83,6 +83,8 @@ PROMISES: dict[str, Promise] = {
     "F32": Promise(_FAULTS, "Only discovered names resolve, whatever a name tries."),
     "F33": Promise(_FAULTS, "A bad workflow file harms no other."),
     "F37": Promise(_FAULTS, "Runaway commands end in time and in bounds, and no process is left."),
+    "F36": Promise(_FAULTS, "Shell injection: what is allowed brings nothing else along."),
+    "F38": Promise(_FAULTS, "Secrets and variables of the host are found nowhere."),
     "F43": Promise(_FAULTS, "Injected tool calls: policy, schemas, budgets and people decide, never text."),
     "F44": Promise(_FAULTS, "Cross-site requests change nothing."),
     "F45": Promise(_FAULTS, "Foreign Host and Origin are refused, WebSockets before accept."),
@@ -96,6 +98,8 @@ PROMISES: dict[str, Promise] = {
     "agents.cancel": Promise(_OURS, "A cancel in the middle of model work is final within 2 s; nothing is left."),
     "agents.compaction": Promise(_OURS, "A long conversation is summarised; tool uses stay with their results."),
     "agents.events": Promise(_OURS, "Events of model work carry ids that belong together, and agree with the answer."),
+    "agents.isolation": Promise(_OURS, "Runs, harnesses and sessions see nothing of one another, nor of the host."),
+    "agents.secrets": Promise(_OURS, "A secret reaches the commands of the call it was granted to, and no record."),
     "agents.live": Promise(_OURS, "Text arrives while a model writes it; late readers get all of it, from offset 0."),
     "agents.unknown-outcome": Promise(
         _OURS, "A tool that is not idempotent and was interrupted is not repeated; the model is told."

@@ -32,7 +32,18 @@ def test_a_name_that_is_not_there_is_an_import_error() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = {"anthropic", "apsw", "asyncio", "httpx2", "msgspec", "pydantic", "rich", "starlette", "structlog", "uvicorn"}
+    heavy = {
+        "anthropic",
+        "apsw",
+        "asyncio",
+        "httpx2",
+        "msgspec",
+        "pydantic",
+        "rich",
+        "starlette",
+        "structlog",
+        "uvicorn",
+    }
     script = "import sys, pyflue; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert heavy.isdisjoint(loaded)

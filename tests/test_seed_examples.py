@@ -18,7 +18,7 @@ from .promises import promise
 from .provider_server import ProviderServer, provider_server, say, use_tools
 from .provider_server.serving import KEY
 
-SUMMARIZE = '''\
+SUMMARIZE = """\
 from pyflue import FlueContext, create_agent
 
 agent = create_agent(lambda ctx: {"model": "anthropic/claude-haiku-4-5"})
@@ -30,9 +30,9 @@ async def run(ctx: FlueContext) -> dict:
     session = await harness.session()
     response = await session.prompt(f"Summarize this text:\\n\\n{ctx.payload['text']}")
     return {"summary": response.text}
-'''
+"""
 
-REVIEW_DOCUMENT = '''\
+REVIEW_DOCUMENT = """\
 from pyflue import FlueContext, create_agent
 
 reviewer = create_agent(lambda ctx: {"model": "anthropic/claude-sonnet-4-6", "cwd": "/workspace"})
@@ -45,9 +45,9 @@ async def run(ctx: FlueContext) -> dict:
     session = await harness.session()
     await session.prompt("Review document.md and write your findings to review.md.")
     return {"review": await harness.fs.read_file("review.md")}
-'''
+"""
 
-CLASSIFY_TICKET = '''\
+CLASSIFY_TICKET = """\
 from pydantic import BaseModel
 from pyflue import FlueContext, create_agent
 
@@ -64,28 +64,28 @@ async def run(ctx: FlueContext) -> dict:
     session = await harness.session()
     result = await session.prompt(ctx.payload["ticket"], result=Classification)
     return result.model_dump()
-'''
+"""
 
 RUN_LOCALLY = """pyflue run summarize --payload '{"text": "PyFlue workflows are finite operations."}'"""
 
-CLIENT = '''\
+CLIENT = """\
 from pyflue import PyFlueClient
 
 client = PyFlueClient("http://127.0.0.1:2024")
 result = await client.workflows.invoke("summarize", {"text": "..."}, wait=True)
 print(result["result"]["summary"])
-'''
+"""
 
-WEBSOCKET = '''\
+WEBSOCKET = """\
 async with client.workflows.connect("summarize") as conn:
     messages = await conn.run({"text": "..."})
-'''
+"""
 
-_LOOK = '''\
+_LOOK = """\
 await client.close()
 print(*(message["type"] for message in messages if message["type"] != "text_delta"))
 print(messages[-1]["result"])
-'''
+"""
 
 
 @pytest.fixture

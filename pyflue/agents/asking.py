@@ -22,7 +22,7 @@ from ..engine.live import LiveTurn
 from ..engine.waits import pause
 from ..errors import BudgetExceeded, ModelError, ModelFailed
 from ..journal import Attached, EventType, NewStep, Step, StepStatus
-from .content import Block, Message, ToolUse, Usage
+from .content import Block, Message, Text, ToolUse, Usage
 from .models.port import Model, ModelReply, ModelRequest, StopReason, TextDelta
 from .operations import Operation
 
@@ -39,10 +39,10 @@ class Asked:
     call: Call
     turn_id: str
     message: Message
+    #: The message's text.
+    text: str
     stop_reason: StopReason
     model: str
-    #: Tokens of the whole conversation at its end, as the provider counted them.
-    context_tokens: int
 
     @property
     def tool_uses(self) -> Sequence[ToolUse]:
@@ -116,9 +116,10 @@ class _Turn:
         conversation = self._operation.session.conversation
         conversation.replay(self._call.key)
         message = Message.from_dict(value["message"]) if "message" in value else conversation.messages[-1]
+        text = message.text
         if self._on_text is not None:
-            self._on_text(message.text)
-        return self._asked(message, stop_reason, value["model"], usage)
+            self._on_text(text)
+        return self._asked(message, text, stop_reason, value["model"])
 
     async def run(self) -> Asked:
         calls, operation = self._calls, self._operation
@@ -228,7 +229,8 @@ class _Turn:
         session = operation.session
         usage = session.priced(reply.usage, self._model, reply.model)
         operation.meter.add(usage, seconds=seconds)
-        message = Message("assistant", reply.blocks)
+        message = Message("assistant", tuple(_redacted(block, operation) for block in reply.blocks))
+        text = message.text
         value: dict[str, Any] = {
             "model": reply.model,
             "stop_reason": reply.stop_reason.value,
@@ -253,22 +255,22 @@ class _Turn:
             stop_reason=reply.stop_reason.value,
             usage=value["usage"],
             duration_ms=round(seconds * 1000, 3),
-            text=message.text,
+            text=text,
             tool_calls=[{"tool_call_id": use.id, "tool": use.name} for use in message.tool_uses],
         )
         attached = Attached(entries=entries, usage=Raw(codec.encode(session.run_usage.to_dict())))
         await calls.record(step, calls.event(EventType.TURN, told), attached=attached)
         session.conversation.add(*kept)
-        return self._asked(message, reply.stop_reason, reply.model, usage)
+        return self._asked(message, text, reply.stop_reason, reply.model)
 
-    def _asked(self, message: Message, stop_reason: StopReason, model: str, usage: Usage) -> Asked:
+    def _asked(self, message: Message, text: str, stop_reason: StopReason, model: str) -> Asked:
         return Asked(
             call=self._call,
             turn_id=self._turn_id,
             message=message,
+            text=text,
             stop_reason=stop_reason,
             model=model,
-            context_tokens=usage.total_tokens,
         )
 
     async def _fail(self, error: ModelError) -> None:
@@ -307,6 +309,10 @@ class _Turn:
 def _turn_id(operation: Operation, call: Call) -> str:
     """The turn's id: the operation's, and which of its turns it is."""
     return operation.operation_id + call.key.removeprefix(operation.call.key)
+
+
+def _redacted(block: Block, operation: Operation) -> Block:
+    return Text(operation.redact(block.text)) if isinstance(block, Text) and operation.secrets else block
 
 
 def _joined(messages: Sequence[Message], said: Message) -> Sequence[Message]:

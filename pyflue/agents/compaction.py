@@ -101,7 +101,7 @@ async def _summary(operation: Operation, model: Model, older: Sequence[Message])
     said = (Text(f"The conversation:\n\n{text}\n\nWrite the summary."),)
     request = ModelRequest(messages=(), system=_SYSTEM)
     asked = await ask(operation, model, request, said, purpose="compaction", is_kept=False)
-    return asked.message.text
+    return asked.text
 
 
 def _most_tokens(config: Compaction, model: Model) -> int:

@@ -19,17 +19,19 @@ from ..engine.calls import Call, Calls
 from ..engine.context import ContextBase
 from ..errors import NameUnknown, SessionExists, SessionNotFound
 from ..journal import Attached, NewStep, Step, StepStatus
+from .budget import Budget
 from .files_face import Files
 from .metering import Meter, SkippedTurns
 from .sandboxes.port import CommandResult
 from .session import Session
-from .shell import CommandRun
+from .shell import CommandRun, redacted
 from .workspace import Workspace
 
 if TYPE_CHECKING:
     from ..settings import AgentSettings
     from .definitions import Definition
     from .room import AgentRoom
+    from .toolbox import Toolbox
     from .tools import ToolDefinition
 
 
@@ -64,6 +66,10 @@ class Harness:
         #: The sessions by name: `get`, `create`, `delete`, `names`.
         self.sessions = Sessions(self)
         self._mcp: Sequence[ToolDefinition] | None = None
+        #: The tools of prompts that choose none of their own, by the definition's identity and the depth of tasks.
+        self.toolboxes: dict[tuple[int, int], Toolbox] = {}
+        #: The budget of operations that are given none.
+        self.usual_budget = Budget(max_turns=self.settings.max_turns)
         self._connecting = asyncio.Lock()
         self._closing = contextlib.AsyncExitStack()
 
@@ -237,7 +243,4 @@ class _OfHarness:
         return {"step": self._call.key, **more}
 
     def redact(self, text: str) -> str:
-        for name, value in self._secrets.items():
-            if value:
-                text = text.replace(value, f"[secret {name}]")
-        return text
+        return redacted(text, self._secrets)

@@ -21,6 +21,7 @@ from ..errors import JournalError, PyFlueError, RunStopped, SessionBusy
 from ..journal import Attached, EventType, NewEntry, NewStep, Step, StepStatus
 from .content import Usage
 from .metering import Meter
+from .shell import redacted
 
 if TYPE_CHECKING:
     from ..journal import FileRecord
@@ -58,10 +59,7 @@ class Operation:
 
     def redact(self, text: str) -> str:
         """Text without the values of secrets that it may show."""
-        for name, value in self.secrets.items():
-            if value:
-                text = text.replace(value, f"[secret {name}]")
-        return text
+        return redacted(text, self.secrets)
 
 
 class Operations:
@@ -120,8 +118,7 @@ class Operations:
         async with self._turn:
             session.check_open()
             await session.load()
-            session.harness.catch_up()
-            session.conversation.catch_up(calls.given)
+            session.catch_up()
             record = calls.recorded(call, None)
             if isinstance(record, Step) and record.status is StepStatus.COMPLETED:
                 return await self._replayed(record, call, meter, restore)
@@ -156,7 +153,8 @@ class Operations:
     ) -> T:
         calls, call = operation.calls, operation.call
         started_us, started_index, began = calls.clock.now_us(), calls.index, calls.clock.monotonic()
-        calls.announce(EventType.OPERATION_START, operation.about(kind=operation.kind, step=call.key, **about))
+        told_about = redacted(about, operation.secrets)
+        calls.announce(EventType.OPERATION_START, operation.about(kind=operation.kind, step=call.key, **told_about))
         await calls.ready()
         await calls.settle()
         try:
@@ -165,13 +163,15 @@ class Operations:
         except (RunStopped, JournalError):
             raise
         except asyncio.CancelledError:
-            if not self._is_aborted or calls.host.stopped_because is not None:
+            if calls.host.stopped_because is not None:
                 raise
+            aborted = OperationAborted(f"Operation {operation.operation_id} was aborted.")
+            calls.tell(EventType.OPERATION, self._end(operation, began, aborted))
+            if not self._is_aborted:
+                raise  # a timeout of the author's around it, or a stream that was left
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            aborted = OperationAborted(f"Operation {operation.operation_id} was aborted.")
-            calls.tell(EventType.OPERATION, self._end(operation, began, aborted))
             raise aborted from None
         except Exception as error:
             # Whatever a tool, a hook or a model's adapter of the author's raises, too.
@@ -224,8 +224,10 @@ def operation_id(calls: Calls, key: str) -> str:
     return f"{run_id.rpartition(':')[2]}/{key}" if ids.is_interaction(run_id) else key
 
 
-def error_told(error: Exception) -> dict[str, Any]:
+def error_told(error: BaseException) -> dict[str, Any]:
     """An error as events tell it."""
     if isinstance(error, PyFlueError):
         return {"type": error.type, "message": error.message}
+    if isinstance(error, asyncio.CancelledError):
+        return {"type": OperationAborted.type, "message": "It was aborted."}
     return {"type": "exception", "message": str(error) or type(error).__name__, "exception": type(error).__name__}

@@ -94,7 +94,6 @@ class Session:
         self._operations = Operations(self)
         self._is_loaded = False
         self._is_closed = False
-        self._usual_toolbox: Toolbox | None = None
         self.toolbox_names: Sequence[str] = ()
 
     @property
@@ -212,6 +211,7 @@ class Session:
     async def history(self) -> Sequence[Message]:
         """What the model is sent of this conversation."""
         await self.load()
+        self.catch_up()
         return list(self.conversation.messages)
 
     def close(self) -> None:
@@ -231,6 +231,11 @@ class Session:
             if self.harness.has_history:
                 await self.conversation.load(self.calls.journal)
             self._is_loaded = True
+
+    def catch_up(self) -> None:
+        """Take note of what was said and used inside of calls that only gave back what they gave."""
+        self.harness.catch_up()
+        self.conversation.catch_up(self.calls.given)
 
     def priced(self, usage: Usage, model: Model, name: str) -> Usage:
         """Usage with what it costs, if that is known."""
@@ -282,10 +287,12 @@ class Session:
     ) -> Reply[Any]:
         wanted = None if options.result is None else Wanted(options.result)
         whose = "this prompt" if kind == "prompt" else f"this {kind}"
-        budget = Budget.of(options.budget, whose)
-        if budget.max_turns is None:
-            # A model that calls tools for ever costs money for ever: each operation has a limit.
-            budget = dataclasses.replace(budget, max_turns=self.settings.max_turns)
+        # A model that calls tools for ever costs money for ever: each operation has a limit.
+        budget = self.harness.usual_budget
+        if options.budget is not None:
+            budget = Budget.of(options.budget, whose)
+            if budget.max_turns is None:
+                budget = dataclasses.replace(budget, max_turns=self.settings.max_turns)
         meter = Meter(whose, budget, above=self._above.innermost())
 
         async def body(operation: Operation) -> tuple[Reply[Any], Any]:
@@ -351,8 +358,9 @@ class Session:
         if options.secrets or options.commands or options.tools or self.definition.mcp_servers:
             box = await self._make_toolbox(options)
         else:
-            # The same for most prompts, and made of a dozen records.
-            box = self._usual_toolbox = self._usual_toolbox or await self._make_toolbox(options)
+            # The same for most prompts of most sessions, and made of a dozen records.
+            boxes, key = self.harness.toolboxes, (id(self.definition), self.depth)
+            box = boxes[key] = boxes.get(key) or await self._make_toolbox(options)
         self.toolbox_names = box.names
         return box
 
@@ -382,7 +390,7 @@ class Session:
         parts = [definition.instructions]
         if role is not None:
             parts.append(f"Role: {role.name}\n{role.instructions}")
-        if definition.skills:
+        if definition.skills and (definition.builtin_tools is True or "skill" in definition.builtin_tools):
             lines = [f"- {skill.name}: {skill.description}" for skill in definition.skills.values()]
             parts.append("\n".join(["Your skills (read one with the tool `skill` before you use it):", *lines]))
         return "\n\n".join(part for part in parts if part)
@@ -417,17 +425,17 @@ class Session:
     async def _shell(self, call: Call, run: CommandRun, secrets: Mapping[str, str]) -> CommandResult:
         from .sandboxes.port import CommandResult
 
-        done: list[CommandResult] = []
+        done: list[str] = []
         async with contextlib.AsyncExitStack() as stack:
 
             async def body(operation: Operation) -> tuple[CommandResult, Any]:
                 await stack.enter_async_context(self.workspace.changing())
                 result = await run.execute(operation, self.workspace)
-                done.append(result)
+                done.append(operation.redact(run.told(result)))
                 return result, dataclasses.asdict(result)
 
             async def finish() -> tuple[Sequence[NewEntry], Sequence[FileRecord]]:
-                said = Message("user", (*self.conversation.unanswered(), Text(run.told(done[0]))))
+                said = Message("user", (*self.conversation.unanswered(), Text(done[0])))
                 entries = self.conversation.entries(said, source="shell")
                 self.conversation.add(said)
                 return entries, await self.workspace.taken()
@@ -463,7 +471,7 @@ def _task_events(told: Mapping[str, Any]) -> Callable[[Operation], contextlib.Ab
         calls.tell(EventType.TASK_START, operation.about(**told))
         try:
             yield
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if calls.host.stopped_because is None:
                 calls.tell(EventType.TASK_END, operation.about(**told, is_error=True, error=error_told(error)))
             raise

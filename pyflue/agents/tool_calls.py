@@ -23,7 +23,9 @@ from .answers import problems_told
 from .asking import Asked
 from .content import Block, Text, ToolResult, ToolUse, Usage, block_from_dict, block_to_dict
 from .file_tools import told_to_model
+from .models.parts import clean
 from .operations import Operation, OperationAborted
+from .shell import redacted
 from .toolbox import Toolbox, UsableTool
 
 #: What ends an operation, whichever tool it comes out of.
@@ -127,7 +129,10 @@ class _ToolCall:
         arguments: Mapping[str, Any] = use.input
         try:
             arguments = tool.check(arguments)
-            if tool.needs_approval(use.input):
+            if _needs_approval(tool, arguments):
+                # A person sees, and may change, what the schema describes: nothing that only comes near to it.
+                if problems := misfits(use.input, tool.input_schema):
+                    raise Misfit(problems)
                 approved = await self._approve(tool)
                 if isinstance(approved, str):
                     return await self._refuse(digest, approved)
@@ -217,7 +222,7 @@ class _ToolCall:
         operation = self._operation
         seconds = self._calls.clock.monotonic() - self._began
         operation.meter.add(_NOTHING, turns=0, seconds=seconds)
-        content = [_redacted(block, operation) for block in content]
+        content = [_as_told(block, operation) for block in content]
         value = {
             "content": [block_to_dict(block) for block in content],
             "is_error": is_error,
@@ -242,8 +247,7 @@ class _ToolCall:
         return ToolResult(tool_use_id=self._use.id, content=tuple(content), is_error=is_error)  # pyright: ignore[reportArgumentType]  (made of the kinds a result holds)
 
     def _start_told(self) -> dict[str, Any]:
-        arguments = codec.load(self._operation.redact(codec.encode(self._use.input).decode()).encode())
-        return self._about(arguments=arguments)
+        return self._about(arguments=redacted(self._use.input, self._operation.secrets))
 
     def _about(self, **more: Any) -> dict[str, Any]:
         return self._operation.about(
@@ -268,12 +272,21 @@ class _ToolCall:
         )
 
 
+def _needs_approval(tool: UsableTool, arguments: Mapping[str, Any]) -> bool:
+    """Whether a person has to agree: decided on the arguments as the tool would get them."""
+    try:
+        return tool.needs_approval(arguments)
+    except Exception:  # noqa: BLE001  (the author's function; it cannot say, of arguments that a model chose)
+        return True
+
+
 def _told(error: Exception) -> list[Text]:
     return [Text(told_to_model(error))]
 
 
-def _redacted(block: Block, operation: Operation) -> Block:
-    return Text(operation.redact(block.text)) if isinstance(block, Text) and operation.secrets else block
+def _as_told(block: Block, operation: Operation) -> Block:
+    # Names of files and messages of exceptions may hold halves of characters, which no record takes.
+    return Text(clean(operation.redact(block.text))) if isinstance(block, Text) else block
 
 
 def _approval_schema(tool: UsableTool) -> dict[str, Any]:

@@ -72,19 +72,19 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
             continue
         match asked.stop_reason:
             case StopReason.REFUSAL:
-                reason = asked.message.text or "It gave no reason."
+                reason = asked.text or "It gave no reason."
                 raise ModelRefused(f"Model {asked.model} would not answer: {reason[:1000]}")
             case StopReason.PAUSE:
                 said = ()
                 continue
             case StopReason.MAX_TOKENS if continuations < _MOST_CONTINUATIONS:
                 continuations += 1
-                texts.append(asked.message.text)
+                texts.append(asked.text)
                 said = (Text(_CONTINUE),)
                 continue
             case _:
                 pass
-        text = "".join([*texts, asked.message.text])
+        text = "".join([*texts, asked.text])
         texts.clear()
         if wanted is None:
             return Answer(text=text, model=asked.model)

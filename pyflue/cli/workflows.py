@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..settings import load_settings
+from .errors import NOT_FOUND, Problem
+from .graphs import to_dict, to_mermaid, to_svg
 from .output import counted, paint, print_json, print_table, prints_aside, say, shown
 from .params import WorkflowName, json_option, server_option
 from .project import client_of, find_workflow, project_root
@@ -42,16 +44,25 @@ def list_workflows(ctx: click.Context, as_json: bool, server: str | None) -> Non
 
 @command.command("show")
 @click.argument("name", type=WorkflowName())
+@click.option(
+    "--graph",
+    "graph_format",
+    type=click.Choice(["mermaid", "json", "svg"]),
+    help="Its steps and what may follow them instead, if the file declares them.",
+)
 @json_option
 @server_option
 @click.pass_context
-def show_workflow(ctx: click.Context, name: str, as_json: bool, server: str | None) -> None:
+def show_workflow(ctx: click.Context, name: str, graph_format: str | None, as_json: bool, server: str | None) -> None:
     """Show a workflow: its file, what it does, the schemas of its payload and result."""
     shown_one = (
         _local_one(project_root(ctx), name)
         if server is None
         else asyncio.run(_remote_one(client_of(ctx, server), name))
     )
+    if graph_format is not None:
+        _print_graph(name, shown_one["graph"], graph_format)
+        return
     if as_json:
         print_json(shown_one)
         return
@@ -61,6 +72,15 @@ def show_workflow(ctx: click.Context, name: str, as_json: bool, server: str | No
     for field in ("input_schema", "output_schema"):
         click.echo(paint(field, bold=True))
         print_json(shown_one[field])
+
+
+def _print_graph(name: str, graph: dict[str, Any] | None, graph_format: str) -> None:
+    if graph is None:
+        raise Problem(f"Workflow {name!r} declares no graph: what it does is in its code.", exit_code=NOT_FOUND)
+    if graph_format == "json":
+        print_json(graph)
+        return
+    click.echo(shown((to_mermaid if graph_format == "mermaid" else to_svg)(graph), layout=True))
 
 
 @command.command("validate")
@@ -110,6 +130,7 @@ def _local_entries(root: Path) -> list[dict[str, Any]]:
 def _local_one(root: Path, name: str) -> dict[str, Any]:
     with prints_aside():
         workflow = find_workflow(_catalog(root), name)
+        graph = workflow.graph()
     return {
         "name": workflow.name,
         "kind": workflow.kind,
@@ -118,6 +139,7 @@ def _local_one(root: Path, name: str) -> dict[str, Any]:
         "description": workflow.description,
         "input_schema": dict(workflow.input_schema),
         "output_schema": dict(workflow.output_schema),
+        "graph": None if graph is None else to_dict(graph),
     }
 
 

@@ -460,7 +460,7 @@ class FlueContext(ContextBase[P]):
 
         What is done with the harness is recorded like other durable calls, down to each model and tool call. Its
         sessions, files and secrets belong to this run and this call alone. `name` tells harnesses of one run apart in
-        its record; `options` (`tools`, `skills`, `subagents`, `budget`, …) add to what the agent defines.
+        its record; `options` (`tools`, `skills`, `subagents`) add to what the agent defines.
 
         Raises:
             AgentInvalid: the agent is not defined in a way that can be used.

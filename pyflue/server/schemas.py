@@ -501,7 +501,7 @@ class Aborted(BaseModel):
 class Health(BaseModel):
     """The server answers."""
 
-    model_config = _shape(ok=True, framework="pyflue", version="0.4.0", running=3, running_limit=1000)
+    model_config = _shape(ok=True, framework="pyflue", version="0.5.0", running=3, running_limit=1000)
     ok: Literal[True]
     framework: Literal["pyflue"]
     version: str

@@ -60,3 +60,5 @@ class Dialect:
     routes: Callable[[Any], Sequence[Any]] = field(default=_no_routes)
     #: click commands.
     commands: Callable[[], Sequence[Any]] = field(default=_no_commands)
+    #: Whether files that other kinds claim as well are theirs: Python files are, of whatever kind they are besides.
+    takes_the_rest: bool = False

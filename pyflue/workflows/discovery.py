@@ -72,7 +72,7 @@ def discover(
     for folder in folders:
         here: dict[str, list[_Claimed]] = {}
         for path in walk.files(root / folder):
-            claimants = tuple(dialect for dialect in dialects if _claims(dialect, path, walk))
+            claimants = _without_the_rest([dialect for dialect in dialects if _claims(dialect, path, walk)])
             if not claimants:
                 continue
             place = path.relative_to(root / folder)
@@ -113,6 +113,12 @@ def _choose(source: Source, files: Sequence[_Claimed], what: str) -> Found:
         problem = f"more than one kind of {what} claims this file: {kind}."
     error = WorkflowInvalid(shown_path(source.path, source.root), problem)
     return Found(source=source, dialect=None, kind=kind, error=error)
+
+
+def _without_the_rest(claimants: Sequence[Dialect]) -> tuple[Dialect, ...]:
+    """Those who claim a file, unless they leave it to others who do."""
+    first = tuple(dialect for dialect in claimants if not dialect.takes_the_rest)
+    return first or tuple(claimants)
 
 
 def _claims(dialect: Dialect, path: Path, walk: _Walk) -> bool:

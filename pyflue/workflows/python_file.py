@@ -28,13 +28,14 @@ from ..typed import Misfit, Shape, shape_of
 from .dialect import Dialect, Source
 from .modules import LoadedModule, ModuleLoader, shown
 from .namespaces import Namespace
+from .variables import recovery_of, strictness_of
 
 KIND = "python"
 
 
 def python_dialect() -> Dialect:
     """The dialect of plain Python files."""
-    return Dialect(kind=KIND, loader=PythonLoader())
+    return Dialect(kind=KIND, loader=PythonLoader(), takes_the_rest=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True, eq=False)
@@ -119,8 +120,8 @@ def _workflow(source: Source, loaded: LoadedModule) -> PythonWorkflow:
         description=inspect.cleandoc(getattr(function, "__doc__", None) or module.__doc__ or "").strip(),
         function=function,
         is_async=_is_async(function),
-        recovery=_recovery(source, module),
-        is_strict=_is_strict(source, module),
+        recovery=recovery_of(source, module),
+        is_strict=strictness_of(source, module),
         payload=_shape(source, function, payload, "payload"),
         result=_shape(source, function, result, "result"),
         namespace=loaded.namespace,
@@ -145,24 +146,6 @@ def _run_function(source: Source, module: ModuleType) -> Callable[[Any], Any]:
     if problem:
         raise WorkflowInvalid(shown(source), problem, line=_line_of(source, function) or 1)
     return function
-
-
-def _recovery(source: Source, module: ModuleType) -> Recovery:
-    value = vars(module).get("recovery", Recovery.RESUME)
-    if callable(value):  # a function of that name, which means something else
-        return Recovery.RESUME
-    try:
-        return Recovery(value)
-    except ValueError as error:
-        known = ", ".join(repr(word.value) for word in Recovery)
-        raise WorkflowInvalid(shown(source), f"its `recovery` is {value!r}; known are {known}.") from error
-
-
-def _is_strict(source: Source, module: ModuleType) -> bool:
-    value = vars(module).get("strict", False)
-    if isinstance(value, bool):
-        return value
-    raise WorkflowInvalid(shown(source), f"its `strict` is {value!r}; it is True or False.")
 
 
 def _takes_one_argument(function: Callable[..., Any]) -> bool:

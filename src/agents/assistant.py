@@ -16,7 +16,7 @@ def make(ctx: AgentCreateContext) -> dict[str, object]:
     """How one instance is made; `ctx.id` is whose assistant it is."""
     return {
         "model": "anthropic/claude-haiku-4-5",
-        "instructions": f"You are the assistant of {ctx.id}. You keep notes in notes.md, and read them before you answer.",
+        "instructions": f"You assist {ctx.id}. You keep notes in notes.md, and read them before you answer.",
         "budget": {"max_turns": 20},
     }
 

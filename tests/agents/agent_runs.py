@@ -246,20 +246,23 @@ class Recording:
         """Take the log; before the journal is closed, which would empty it."""
         _copy(self._journal.with_name("journal.db-wal"), self._folder / "journal.db-wal")
 
-    def crashes(self, *, first: int = 0) -> Iterator[Path]:
+    def crashes(self) -> Iterator[Path]:
         """Projects whose journal is what was on disk after each commit."""
+        for number in range(self.commits):
+            yield self.crash(number)
+
+    def crash(self, number: int) -> Path:
+        """The project as it was after one commit."""
         log = (self._folder / "journal.db-wal").read_bytes()
-        for number, end in enumerate(_commits(log)):
-            if number < first:
-                continue
-            root = self._folder / f"crash-{number}"
-            (root / ".pyflue").mkdir(parents=True)
-            shutil.copyfile(self._folder / "journal.db", root / ".pyflue" / "journal.db")
-            (root / ".pyflue" / "journal.db-wal").write_bytes(log[:end])
-            yield root
+        root = self._folder / f"crash-{number}"
+        (root / ".pyflue").mkdir(parents=True)
+        shutil.copyfile(self._folder / "journal.db", root / ".pyflue" / "journal.db")
+        (root / ".pyflue" / "journal.db-wal").write_bytes(log[: _commits(log)[number]])
+        return root
 
     @property
     def commits(self) -> int:
+        """How many there were."""
         return len(_commits((self._folder / "journal.db-wal").read_bytes()))
 
 

@@ -172,3 +172,28 @@ async def test_an_engine_that_stops_in_the_middle_of_an_answer_hands_the_run_bac
     model.speak_all()
     run = await stage.resume(run_id, work)
     assert run.status is RunStatus.COMPLETED
+
+
+async def test_an_operation_that_its_workflow_cancels_ends_in_the_record_too(stage: Stage) -> None:
+    slow = Spoken("Once ", "upon")
+    model = Asked(["Fine."])
+
+    async def work(ctx: Context) -> Any:
+        session = await (await ctx.init(model.agent())).session()
+        working = asyncio.ensure_future(session.task("Go", model=slow))
+        await slow.speak()
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        return (await session.prompt("And now?")).text
+
+    run = await stage.run(work)
+    assert run.status is RunStatus.COMPLETED, bytes(run.error or b"")
+    assert slow.is_closed
+    assert (await stage.types(run.run_id))[1:6] == [
+        "operation_start", "task_start", "turn_request", "task_end", "operation",
+    ]  # fmt: skip
+    (task_end,) = await stage.told(run.run_id, "task_end")
+    first, second = await stage.told(run.run_id, "operation")
+    assert [told["error"]["type"] for told in (task_end, first)] == ["aborted", "aborted"]
+    assert second["is_error"] is False

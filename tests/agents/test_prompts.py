@@ -16,6 +16,7 @@ from pyflue.engine.live import LiveReader, TextDelta
 from pyflue.journal import RunStatus
 from tests.engine.durable import Context, ended, error_of, result_of
 from tests.promises import promise
+from tests.support import MovableClock
 
 from .agent_runs import Asked, Spoken, Stage, dense, told_plainly
 
@@ -360,9 +361,9 @@ async def test_a_provider_that_fails_is_asked_again_when_it_wants_to_be(stage: S
 
 
 async def test_a_long_pause_that_a_provider_wants_is_a_wait_that_survives_a_restart(stage: Stage) -> None:
-    """The run is waiting meanwhile; the second engine goes on with the same pause, and then with the second attempt."""
+    """The run is waiting meanwhile; the second engine finds the time over, and goes on with the second attempt."""
     answers = iter(
-        [{"error": {"message": "Busy.", "is_retryable": True, "retry_after_s": 1.0, "status": 529}}, "Fine."]
+        [{"error": {"message": "Busy.", "is_retryable": True, "retry_after_s": 300.0, "status": 529}}, "Fine."]
     )
     model = Asked(lambda request: next(answers))
 
@@ -375,7 +376,9 @@ async def test_a_long_pause_that_a_provider_wants_is_a_wait_that_survives_a_rest
     (wait,) = (await stage.journal.history(run_id)).waits
     assert (wait.key, wait.kind) == ("prompt/turn/pause-1", "timer")
     assert model.count == 1
-    run = await stage.resume(run_id, work)
+    clock = MovableClock()
+    clock.offset_us = 301 * 1_000_000
+    run = await stage.resume(run_id, work, clock=clock)
     assert result_of(run) == "Fine."
     assert model.count == 2
     assert [told["attempt"] for told in await stage.told(run_id, "turn_request")] == [1, 2]

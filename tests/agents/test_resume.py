@@ -352,3 +352,83 @@ async def test_a_fork_begins_at_a_turn_or_at_a_tool_call(
     assert result_of(run) == [f"Done: [('paid for the {1 + paid_again}. time', False)]", 3, "line\n"]
     assert (model.count, len(paid)) == (3 + asked_again, 1 + paid_again)
     await dense(stage.journal, run)
+
+
+@pytest.mark.parametrize(
+    ("answer", "budget", "error"),
+    [
+        ({"error": "It is closed."}, {}, "ModelFailed: It is closed."),
+        ({"text": "Never data."}, {}, "ResultUnavailable: The model gave no data of the wanted type in 2 attempts."),
+        (
+            calls(("exists", {"path": "a"})),
+            {"max_turns": 2},
+            "BudgetExceeded: The budget max_turns=2 of this prompt is used up (2).",
+        ),
+    ],
+)
+async def test_a_prompt_that_failed_fails_in_the_same_way_after_a_restart_without_being_asked_again(
+    stage: Stage, answer: dict[str, Any], budget: dict[str, Any], error: str
+) -> None:
+    is_in_it, gate = asyncio.Event(), asyncio.Event()
+    seen: list[str] = []
+
+    async def hold() -> None:
+        is_in_it.set()
+        await gate.wait()
+
+    model = Asked(lambda request: "Fine." if request.messages[-1].text == "Again" else answer)
+
+    async def work(ctx: Context) -> Any:
+        session = await (await ctx.init(model.agent())).session()
+        try:
+            await session.prompt("Go", result=int, retries=1, budget=budget)
+        except Exception as failed:
+            seen.append(f"{type(failed).__name__}: {failed}")
+        await ctx.step("hold", hold)
+        return (await session.prompt("Again")).text
+
+    async with stage.interrupted(work) as run_id:
+        async with asyncio.timeout(5):
+            await is_in_it.wait()
+    asked = model.count
+    gate.set()
+    run = await stage.resume(run_id, work)
+    assert result_of(run) == "Fine."
+    assert seen == [error, error]
+    assert model.count == asked + 1
+
+
+async def test_a_prompt_that_is_interrupted_in_an_edited_workflow_keeps_what_it_had(stage: Stage) -> None:
+    """A call that was put in before it strands nothing: keys are names, not numbers."""
+    is_in_it, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        is_in_it.set()
+        await gate.wait()
+
+    model = Asked(lambda request: f"Re: {request.messages[-1].text}")
+
+    async def before(ctx: Context) -> Any:
+        session = await (await ctx.init(model.agent())).session()
+        first = await session.prompt("One")
+        await ctx.step("hold", hold)
+        return [first.text, (await session.prompt("Two")).text]
+
+    async def after(ctx: Context) -> Any:
+        harness = await ctx.init(model.agent())
+        await harness.fs.write_file("new.txt", "x")
+        await (await harness.session("new")).prompt("New")
+        session = await harness.session()
+        first = await session.prompt("One")
+        await ctx.step("hold", hold)
+        return [first.text, (await session.prompt("Two")).text]
+
+    before.__name__ = after.__name__ = "work"
+    async with stage.interrupted(before) as run_id:
+        async with asyncio.timeout(5):
+            await is_in_it.wait()
+    gate.set()
+    run = await stage.resume(run_id, after)
+    assert result_of(run) == ["Re: One", "Re: Two"]
+    assert [request.messages[-1].text for request in model.requests] == ["One", "New", "Two"]
+    assert len(model.messages[-1]) == 3

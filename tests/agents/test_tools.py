@@ -540,3 +540,79 @@ async def test_the_conversation_pairs_each_tool_use_with_its_result(stage: Stage
     results = [block.tool_use_id for block in messages[2].blocks if isinstance(block, ToolResult)]
     assert len(uses) == 2
     assert uses == results
+
+
+@promise("agents.approval", "F43")
+@pytest.mark.parametrize("arguments", [{"amount": 11}, {"amount": 11.0}, {}, {"amount": 999}])
+async def test_whether_approval_is_wanted_is_decided_on_what_the_tool_would_get(
+    stage: Stage, arguments: dict[str, Any]
+) -> None:
+    """Neither another way to write a number nor a default nor arguments the author did not think of slip past."""
+    paid: list[int] = []
+
+    def is_much(arguments: Mapping[str, Any]) -> bool:
+        if arguments["amount"] == 999:
+            raise ZeroDivisionError
+        return arguments["amount"] > 10
+
+    @tool(requires_approval=is_much)
+    def pay(amount: int = 100) -> str:
+        """Pay."""
+        paid.append(amount)
+        return "paid"
+
+    model = Asked([calls(("pay", arguments)), "Done."])
+
+    async def work(ctx: Context) -> None:
+        await (await (await ctx.init(model.agent(tools=[pay]))).session()).prompt("Go")
+
+    async with stage.engine(work) as engine:
+        run_id = await stage.submit(engine, work)
+        approval = await stage.approval(run_id)
+        assert paid == []
+        await engine.decide(approval.wait.wait_id or "", approved=True, by="ada")
+        result_of(await ended(engine, run_id))
+    assert paid == [int(arguments.get("amount", 100))]
+
+
+@promise("F43")
+@pytest.mark.parametrize("value", ["\x00\u202e", float("nan"), float("inf"), 10**400, [[[[]]]] * 3, "x" * 300_000])
+async def test_hostile_values_in_arguments_fail_the_call_at_most(stage: Stage, value: Any) -> None:
+    @tool
+    def echo(value: Any) -> str:
+        """Echo."""
+        return repr(value)[:20]
+
+    told = await told_of(stage, calls(("echo", {"value": value}), ("add", {"a": 1})), echo, add)
+    assert told[1] == ("2", False)
+
+
+@promise("agents.approval")
+async def test_a_person_is_only_asked_about_arguments_that_fit_the_schema_to_the_letter(stage: Stage) -> None:
+    paid: list[int] = []
+
+    @tool(requires_approval=lambda arguments: arguments["amount"] > 10)
+    def pay(amount: int) -> str:
+        """Pay."""
+        paid.append(amount)
+        return "paid"
+
+    ((told, is_error),) = await told_of(stage, calls(("pay", {"amount": "11"})), pay)
+    assert is_error
+    assert told == f"{MISFIT}$.amount: '11' is not of type 'integer'"
+    assert paid == []
+
+
+async def test_what_a_tool_says_may_hold_broken_text(stage: Stage) -> None:
+    @tool
+    def broken() -> str:
+        """Return half a character."""
+        return "\ud800"
+
+    @tool
+    def fails() -> str:
+        """Raise half a character."""
+        raise ValueError("\ud800")
+
+    told = await told_of(stage, calls(("broken", {}), ("fails", {}), ("add", {"a": 1})), broken, fails, add)
+    assert [is_error for _, is_error in told][1:] == [True, False]

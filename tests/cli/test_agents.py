@@ -172,7 +172,7 @@ def test_a_dispatch_on_a_server_is_done(project: Path, cli: Cli, server: str) ->
 def test_a_chat_goes_on_line_by_line(project: Path, cli: Cli, place: list[str]) -> None:
     answer = cli("agents", "chat", "echo", "one", *place, stdin="hi\n\nfail\ncount\n")
     assert answer.exit_code == 0
-    assert answer.stdout == "You said 'hi'.\n5\n"
+    assert answer.stdout == "You said 'hi'.\n3\n"
     assert "The provider is on fire." in answer.stderr
     told = cli("agents", "chat", "echo", "two", "--json", *place, stdin="hi\nfail\n").stdout.splitlines()
     assert [codec.load(line.encode())["status"] for line in told] == ["completed", "failed"]
