@@ -1,4 +1,4 @@
-"""What the harness costs beside a model: per turn, per tool call, and with 500 sessions at once on one that takes 50 ms.
+"""What the harness costs beside a model: per turn, per tool call, and with 500 sessions at once on a model of 50 ms.
 
 The model is scripted, the journal is the SQLite file with an fsync per commit. Run in a process of its own.
 """

@@ -118,11 +118,18 @@ class AgentRuntimeConfig:
 AgentConfig: TypeAlias = AgentRuntimeConfig | AgentProfile | Mapping[str, Any]
 
 
+#: A function that makes a configuration, with the context of the instance or without.
+Initializer: TypeAlias = (
+    Callable[[AgentCreateContext], AgentConfig | Awaitable[AgentConfig]]
+    | Callable[[], AgentConfig | Awaitable[AgentConfig]]
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CreatedAgent:
     """An agent: what to call to know how one instance of it is made."""
 
-    initialize: Callable[..., AgentConfig | Awaitable[AgentConfig]]
+    initialize: Initializer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +202,7 @@ class Definition:
         )
 
 
-def create_agent(initialize: Callable[..., AgentConfig | Awaitable[AgentConfig]]) -> CreatedAgent:
+def create_agent(initialize: Initializer) -> CreatedAgent:
     """Define an agent by a function that says how an instance of it is made.
 
     The function is sync or async, takes nothing or one `AgentCreateContext`, and returns a mapping of the fields of
@@ -242,7 +249,8 @@ async def resolve_agent(
         raise AgentInvalid(
             f"This requires a created agent, not {checking.shown(agent)}.", hint="create_agent makes one."
         )
-    returned = agent.initialize(context or AgentCreateContext()) if _arity(agent.initialize) else agent.initialize()
+    initialize: Callable[..., AgentConfig | Awaitable[AgentConfig]] = agent.initialize
+    returned = initialize(context or AgentCreateContext()) if _arity(initialize) else initialize()
     if inspect.isawaitable(returned):
         returned = await returned
     given = _given(returned)
