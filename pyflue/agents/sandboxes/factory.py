@@ -76,9 +76,18 @@ async def make_sandbox(
         raise SandboxUnavailable(f"The sandbox {_shown(spec)} could not be made: {error}") from error
 
 
-def virtual(*, env: Mapping[str, str] | None = None, network: Sequence[str] | bool | None = None) -> SandboxFactory:
-    """The virtual sandbox; `network` are the addresses that its commands may reach (`https://example.com`)."""
-    more, addresses = dict(env or {}), network
+def virtual(
+    *,
+    env: Mapping[str, str] | None = None,
+    network: Sequence[str] | bool | None = None,
+    commands: Mapping[str, Command] | None = None,
+) -> SandboxFactory:
+    """The virtual sandbox; `network` are the addresses that its commands may reach (`https://example.com`).
+
+    `commands` are further commands of its shell by name: functions of the arguments and the standard input, sync or
+    async, that return text, None, or output, error output and exit code.
+    """
+    more, addresses, own = dict(env or {}), network, dict(commands or {})
 
     def make(
         *,
@@ -92,7 +101,9 @@ def virtual(*, env: Mapping[str, str] | None = None, network: Sequence[str] | bo
         from .virtual import VirtualSandbox
 
         allowed = policy.network if addresses is None else addresses
-        return VirtualSandbox(cwd=cwd, env={**more, **env}, commands=commands, network=allowed, limits=limits)
+        return VirtualSandbox(
+            cwd=cwd, env={**more, **env}, commands={**own, **commands}, network=allowed, limits=limits
+        )
 
     return make
 

@@ -171,3 +171,15 @@ def test_importing_the_room_imports_no_bashkit() -> None:
         "import pyflue.agents.file_tools; print('bashkit' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+async def test_the_virtual_shell_takes_commands_of_its_owner(tmp_path: Path) -> None:
+    async def count(argv: list[str], stdin: str) -> str:
+        return f"{len(stdin.split())} {' '.join(argv)}\n"
+
+    sandbox = await make_sandbox(virtual(commands={"count": count}), root=tmp_path)
+
+    result = await sandbox.exec("echo one two three | count words", timeout_s=5)
+
+    assert (result.stdout, result.exit_code) == ("3 words\n", 0)
+    await sandbox.close()
