@@ -16,7 +16,7 @@ from ..clock import rfc3339
 from ..codec import Raw
 from ..engine import raised, values
 from ..engine.calls import Call, Calls
-from ..journal import Attached, NewStep, Step, StepStatus
+from ..journal import Attached, EventType, NewEvent, NewStep, Step, StepStatus
 from .sandboxes.port import FileInfo, Sandbox
 from .workspace import Workspace
 
@@ -169,13 +169,21 @@ class Files:
                 try:
                     await change(await self._workspace.sandbox())
                 except OSError as error:
-                    await calls.record(self._step(call, digest, error=raised.record_of(error, calls.root)))
+                    step = self._step(call, digest, error=raised.record_of(error, calls.root))
+                    await calls.record(step, self._told(step))
                     raise
                 attached = Attached(files=await self._workspace.taken())
-                await calls.record(self._step(call, digest, value=codec.NULL), attached=attached)
+                step = self._step(call, digest, value=codec.NULL)
+                await calls.record(step, self._told(step), attached=attached)
 
     def _note(self, call: Call, digest: str, *, value: Raw | None = None, error: Raw | None = None) -> None:
-        self._calls.record_soon(self._step(call, digest, value=value, error=error))
+        step = self._step(call, digest, value=value, error=error)
+        self._calls.record_soon(step, self._told(step))
+
+    def _told(self, step: NewStep) -> NewEvent:
+        # Also so that each record has an index of its own, by which a fork knows what came before what.
+        told = {"step": step.key, "name": step.name, "kind": step.kind, "status": step.status.value, "attempts": 1}
+        return self._calls.event(EventType.STEP_END, told)
 
     def _step(self, call: Call, digest: str, *, value: Raw | None = None, error: Raw | None = None) -> NewStep:
         return NewStep(

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from .tools import ToolDefinition
 
 
+#: With it the names of a session's operations stay below what names a durable call.
+_MOST_NAME_CHARACTERS = 100
+
+
 class Harness:
     """One agent in one run."""
 
@@ -95,7 +99,7 @@ class Harness:
         """Open a session, or begin it.
 
         Raises:
-            NameUnknown: the agent has no such role.
+            NameUnknown: the agent has no such role. ValueError: no name for a session.
         """
         return self.sessions.open(name, role=role)
 
@@ -223,6 +227,10 @@ class Sessions:
 
     def _begin(self, name: str, role: str | None) -> Session:
         harness = self._harness
+        if not 0 < len(name) <= _MOST_NAME_CHARACTERS or not name.isprintable():
+            raise ValueError(
+                f"{name[:200]!r} cannot name a session: 1 to {_MOST_NAME_CHARACTERS} printable characters can."
+            )
         if role is not None and role not in harness.definition.roles:
             raise NameUnknown("role", role, sorted(harness.definition.roles))
         session = self._sessions[name] = Session(

@@ -24,7 +24,7 @@ from .content import Document, Image
 from .files import AgentFile
 
 KIND = "agent"
-_MOST_SESSION_CHARACTERS = 128
+_MOST_SESSION_CHARACTERS = 100
 _FIELDS = frozenset({"message", "session", "images", "schema", "kind"})
 
 
@@ -58,7 +58,7 @@ class Interaction:
             problems.append({"path": "$.message", "message": "expected a text that is not empty"})
         session = given.get("session", "default")
         if not _is_session_name(session):
-            problems.append({"path": "$.session", "message": "expected 1 to 128 printable characters without '/'"})
+            problems.append({"path": "$.session", "message": "expected 1 to 100 printable characters without '/'"})
         schema = given.get("schema")
         if schema is not None:
             try:

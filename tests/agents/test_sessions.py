@@ -150,7 +150,17 @@ async def test_sessions_are_found_made_and_forgotten_by_name(stage: Stage) -> No
     assert result_of(await stage.run(work)) == ["1", "1"]
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "ü", "../x", "a:b", "prompt", "x" * 100])
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\nb"])
+async def test_what_cannot_name_a_session_is_refused_when_it_is_asked_for(stage: Stage, name: str) -> None:
+    async def work(ctx: Context) -> Any:
+        harness = await ctx.init(Asked([]).agent())
+        with pytest.raises(ValueError, match="cannot name a session"):
+            await harness.session(name)
+
+    assert result_of(await stage.run(work)) is None
+
+
+@pytest.mark.parametrize("name", ["a/b", "ü", "../x", "a:b", "prompt", "x" * 100])
 async def test_any_name_of_a_session_is_a_session_of_its_own(stage: Stage, name: str) -> None:
     model = Asked(lambda request: str(len(request.messages)))
 
@@ -254,7 +264,8 @@ async def test_a_shell_command_of_a_session_is_told_to_its_model_and_one_of_the_
     told = "I ran this command:\necho shown; false\nIt ended with exit code 1.\nstdout:\nshown\n"
     assert model.messages == [[Message("user", (Text(told), Text("What did I do?")))]]
     command = ["command_start", "command_end"]
-    assert (await stage.types(run.run_id))[1:8] == [
+    assert (await stage.types(run.run_id))[1:9] == [
+        "step_end",
         *command,
         "operation_start",
         *command,

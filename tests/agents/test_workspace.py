@@ -11,7 +11,7 @@ import pytest
 
 from pyflue.agents import create_agent, tool
 from pyflue.agents.models.port import ModelRequest
-from tests.engine.durable import Context, result_of
+from tests.engine.durable import Context, ended, result_of
 from tests.promises import promise
 
 from .agent_runs import Asked, Recording, Stage, calls, dense, results_told
@@ -275,3 +275,19 @@ async def test_a_tool_of_the_authors_changes_the_same_files(stage: Stage) -> Non
     run_id = await held.stop_there(stage, work)
     assert result_of(await stage.resume(run_id, work)) == "hello"
     assert results_told(model.requests[-1]) == [("hello", False)]
+
+
+async def test_a_fork_between_changes_of_files_takes_over_only_those_before(stage: Stage) -> None:
+    async def work(ctx: Context) -> Any:
+        fs = (await ctx.init(Asked([]).agent())).fs
+        for name in "abc":
+            await fs.write_file(name, ctx.payload["text"])
+        return [await fs.read_file(name) for name in "abc"]
+
+    async with stage.engine(work) as engine:
+        first = await ended(engine, await stage.submit(engine, work, {"text": "old"}))
+        patch = {"text": "new"}
+        fork = await engine.fork(first.run_id, from_step="fs.write_file#2", payload_patch=patch)
+        run = await ended(engine, fork.run_id)
+
+    assert result_of(run) == ["old", "new", "new"]
