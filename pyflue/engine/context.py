@@ -63,6 +63,8 @@ class RequestInfo:
     headers: Mapping[str, str]
     #: Address of the caller, `host:port`, if known.
     client: str | None = None
+    #: The name of the token that the caller showed, if the server asks for tokens.
+    token_name: str | None = None
 
     @classmethod
     def from_raw(cls, raw: Raw) -> RequestInfo:
@@ -73,6 +75,7 @@ class RequestInfo:
             url=fields["url"],
             headers=MappingProxyType(fields["headers"]),
             client=fields.get("client"),
+            token_name=fields.get("token_name"),
         )
 
 

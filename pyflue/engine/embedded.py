@@ -368,7 +368,7 @@ class EmbeddedEngine:
             owner=self.engine_id if is_ours else None,
             request=submission.request,
             deadline_us=deadline_us,
-            idempotency_key=submission.idempotency_key,
+            idempotency_key=_own_key(submission),
             request_digest=submission.digest() if submission.idempotency_key is not None else None,
             parent_run_id=submission.parent_run_id,
             depth=submission.depth,
@@ -797,3 +797,9 @@ class EmbeddedEngine:
 
     async def _fail_crash_loop(self, run_id: str, crashes: int, how: str) -> None:
         await self._journal.finish_queued(run_id, failed(CrashLoop(run_id, crashes, how)))
+
+
+def _own_key(submission: Submission) -> str | None:
+    """The idempotency key as it is recorded: callers of one instance of an agent know nothing of another's keys."""
+    key, stream_id = submission.idempotency_key, submission.stream_id
+    return key if key is None or stream_id is None else f"{stream_id}\n{key}"

@@ -33,6 +33,7 @@ _WITH_ERRORS = frozenset(
         EventType.RUN_END,
         EventType.INTERACTION_END,
         EventType.OPERATION,
+        EventType.TASK_END,
         EventType.ERROR,
     }
 )

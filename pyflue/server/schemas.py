@@ -62,6 +62,8 @@ class Request(BaseModel):
     url: str
     headers: dict[str, str]
     client: str | None
+    #: The name of the token that the caller showed.
+    token_name: str | None = None
 
 
 class RunSummary(BaseModel):

@@ -40,6 +40,10 @@ class _Token(NamedTuple):
     scopes: frozenset[str]
 
 
+#: Where a request's scope holds the name of the token that it came with.
+TOKEN_NAME = "pyflue.token_name"  # noqa: S105  (the key of a name, not a secret)
+
+
 class Gate:
     """The checks, prepared from the settings."""
 
@@ -63,7 +67,8 @@ class Gate:
         if b"origin" in headers or b"sec-fetch-site" in headers:
             self._check_origin(scope, headers, host)
         if self._tokens and path != HEALTH_PATH and not self.is_preflight(scope, headers):
-            self._check_token(headers.get(b"authorization", b""), scope_needed(scope, path))
+            # Kept for those who freeze the request: the token itself is not to be seen by anybody after this.
+            scope[TOKEN_NAME] = self._check_token(headers.get(b"authorization", b""), scope_needed(scope, path))
 
     def caller(self, headers: RequestHeaders) -> str | None:
         """The name of the token that a request came with; None if this server has no tokens.
@@ -135,10 +140,11 @@ class Gate:
         if origin not in self._allowed_origins and not (separator and authority == host.lower()):
             raise OriginRefused(origin.decode("latin-1"))
 
-    def _check_token(self, authorization: bytes, needed: str) -> None:
-        scopes = self._find_token(authorization).scopes
-        if needed not in scopes and "admin" not in scopes:
+    def _check_token(self, authorization: bytes, needed: str) -> str:
+        token = self._find_token(authorization)
+        if needed not in token.scopes and "admin" not in token.scopes:
             raise Forbidden(needed)
+        return token.name
 
     def _find_token(self, authorization: bytes) -> _Token:
         kind, _, presented = authorization.partition(b" ")

@@ -22,6 +22,7 @@ from .answers import Answer, run_id_header
 from .body import RequestHeaders, idempotency_key, read_body
 from .errors import error_of_run
 from .query import Query
+from .security import TOKEN_NAME
 from .services import Services
 from .sse import EventStream
 
@@ -165,6 +166,7 @@ def freeze_request(scope: Scope, headers: RequestHeaders) -> Raw:
                     if name not in _CREDENTIALS
                 },
                 "client": f"{client[0]}:{client[1]}" if client else None,
+                "token_name": scope.get(TOKEN_NAME),
             }
         )
     )

@@ -343,6 +343,29 @@ async def test_each_route_needs_its_scope(root: Path) -> None:
         assert await ask("runner", "POST", f"{ECHO}/sessions/default/abort") == 200
 
 
+async def test_a_file_can_give_each_token_an_instance_of_its_own(root: Path) -> None:
+    source = (
+        "from pyflue import create_agent\n"
+        "agent = create_agent(lambda ctx: {'model': 'scripted/hello'})\n"
+        "def authorize(asked):\n"
+        "    return asked.request.token_name == asked.instance_id\n"
+    )
+    (root / "src" / "agents" / "own.py").write_text(source, encoding="utf-8")
+    tokens = {name: f"{name}-token-0123456789" for name in ("ada", "bob")}
+    (root / "pyflue.toml").write_text(
+        "[server.tokens]\n" + "".join(f'{n} = {{ token = "{t}", scopes = ["run"] }}\n' for n, t in tokens.items()),
+        encoding="utf-8",
+    )
+    async with in_process(root) as here:
+
+        async def ask(caller: str, instance_id: str) -> int:
+            headers = {"authorization": f"Bearer {tokens[caller]}"}
+            path = f"/agents/own/{instance_id}"
+            return (await here.client.post(path, json={"message": "hi"}, headers=headers)).status_code
+
+        assert [await ask("ada", "ada"), await ask("ada", "bob"), await ask("bob", "bob")] == [200, 403, 200]
+
+
 # Streams
 
 
