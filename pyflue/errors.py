@@ -216,8 +216,10 @@ class PayloadInvalid(PyFlueError):
 
     def __init__(self, workflow: str, problems: Sequence[Mapping[str, str]]) -> None:
         listed = "; ".join(f"{p['path']}: {p['message']}" for p in problems[:5])
+        agent = workflow.removeprefix("agent:")  # what is said to an agent is a payload, too
+        whose = f"workflow {workflow!r}" if agent == workflow else f"agent {agent!r}"
         super().__init__(
-            f"The payload does not fit workflow {workflow!r}: {listed}.",
+            f"The payload does not fit {whose}: {listed}.",
             details=[dict(p) for p in problems],
         )
 
@@ -695,8 +697,11 @@ class ResultUnavailable(PyFlueError):
     type = "result_unavailable"
 
     def __init__(self, attempts: int, problems: Sequence[Any], text: str) -> None:
+        told = (": ".join(filter(None, (problem["path"], problem["message"].rstrip(".")))) for problem in problems[:3])
+        last = "; ".join(told)
+        why = f" (the last: {last})" if last else ""
         super().__init__(
-            f"The model gave no data of the wanted type in {attempts} attempts.",
+            f"The model gave no data of the wanted type in {attempts} attempts{why}.",
             details={"problems": list(problems), "text": text[:2000]},
         )
 

@@ -91,19 +91,20 @@ def _is_plain_object(annotation: Any) -> bool:
     )
 
 
-def misfits(data: Any, schema: Mapping[str, Any]) -> list[Problem]:
+def misfits(data: Any, schema: Mapping[str, Any], *, validator: Any = None) -> list[Problem]:
     """What of a value does not fit a JSON Schema (2020-12), each problem with its path. Formats are checked, too.
 
     Nothing fits a schema that cannot be used, which is then the problem. Nothing is fetched that it may refer to.
+    `validator` is a class in the place of jsonschema's own.
     """
     import jsonschema  # only those who wait with a schema need it
     import referencing  # comes with jsonschema, which takes a registry of it
 
     try:
-        validator = jsonschema.Draft202012Validator(
-            schema, format_checker=_format_checker(), registry=referencing.Registry()
-        )
-        errors = sorted(validator.iter_errors(data), key=lambda error: error.json_path)  # pyright: ignore[reportUnknownMemberType]
+        kind: Any = validator or jsonschema.Draft202012Validator
+        make_registry: Any = referencing.Registry
+        checking = kind(schema, format_checker=_format_checker(), registry=make_registry())
+        errors = sorted(checking.iter_errors(data), key=lambda error: error.json_path)
     except Exception as error:  # noqa: BLE001  (the schema is an author's; what it makes jsonschema raise has no limits)
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return [{"path": "$", "message": f"the schema cannot be used: {reason}"[:_MESSAGE_CHARACTERS]}]

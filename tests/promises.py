@@ -41,6 +41,15 @@ PROMISES: dict[str, Promise] = {
     "guide.files": Promise(_GUIDE, "harness.fs stages files, the agent works on them, no conversation hears of it."),
     "guide.result": Promise(_GUIDE, "With result= the agent returns data that satisfies the model."),
     "guide.key-missing": Promise(_OURS, "Without a key a prompt ends in model_key_missing, with both ways out."),
+    "agentflow.file": Promise(
+        _OURS, "A file with a @workflow class is a workflow; of several, `workflow` names the one."
+    ),
+    "agentflow.durable": Promise(_OURS, "Each step of a class is a durable step, and its state is recorded with it."),
+    "agentflow.approval": Promise(_OURS, "A step that needs an approval waits for it as any approval, over restarts."),
+    "agentflow.child": Promise(_OURS, "A child workflow is a child run, which only its own file's runs can start."),
+    "agentflow.same": Promise(
+        _OURS, "As a library, by `pyflue run`, over HTTP and killed: the same result, each step once."
+    ),
     "R1": Promise(_CONTRACT, "202 is sent after the run is on disk."),
     "R2": Promise(_CONTRACT, "A step's result is on disk before the next step starts."),
     "R3": Promise(_CONTRACT, "A run has at most one result for a step's key."),

@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 from .. import codec
 from ..codec import Raw
 from ..errors import InvalidJson
-from ..typed import Misfit, Shape, misfits, shape_of
+from ..typed import Misfit, Shape, shape_of
+from .bounded import bounded_misfits
 from .content import Usage
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ class Reply(Generic[T]):
     text: str
     #: The validated value of `result=`; None without it.
     data: T = None  # pyright: ignore[reportAssignmentType]  (T is None without `result=`)
+    #: Whether the prompt had `result=`.
+    has_data: bool = False
     #: Tokens and cost of all turns of the operation, those of its tasks included.
     usage: Usage = field(default_factory=Usage)
     #: The model that answered last, in the provider's words.
@@ -43,14 +46,16 @@ class Reply(Generic[T]):
     operation_id: str = ""
     session: str = ""
 
-    def model_dump(self) -> Any:
-        """The data as JSON."""
+    def model_dump(self, **_: Any) -> Any:
+        """The data as JSON; without `result=` the text. So a workflow may return the reply itself."""
+        if not self.has_data:
+            return self.text
         return codec.load(codec.encode_value(self.data, "The data of the reply"))
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "text": self.text,
-            "data": self.model_dump(),
+            "data": self.model_dump() if self.has_data else None,
             "usage": self.usage.to_dict(),
             "model": self.model,
             "turns": self.turns,
@@ -66,7 +71,7 @@ class _Schema:
         self.schema = schema
 
     def load(self, value: Any) -> Any:
-        if problems := misfits(value, self.schema):
+        if problems := bounded_misfits(value, self.schema):
             raise Misfit(problems)
         return value
 

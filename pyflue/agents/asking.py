@@ -28,6 +28,8 @@ from .operations import Operation
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+#: No answer takes longer; a provider may show signs of life, and say nothing, for ever.
+_LONGEST_TURN_S = 3600.0
 #: A provider that asks for a longer pause than this has no use for the run.
 _MOST_PATIENCE_S = 3600.0
 
@@ -125,34 +127,38 @@ class _Turn:
         calls, operation = self._calls, self._operation
         retries = operation.session.settings.model_retries
         while True:
-            operation.meter.check()
             attempt = self.failed + 1
-            calls.announce(
-                EventType.TURN_REQUEST,
-                operation.about(
-                    turn_id=self._turn_id,
-                    step=self._call.key,
-                    attempt=attempt,
-                    purpose=self._purpose,
-                    model=self._model.id,
-                ),
-            )
-            await calls.settle()
-            began = calls.clock.monotonic()
-            try:
-                reply = await self._ask(attempt)
-            except ModelError as error:
-                seconds = calls.clock.monotonic() - began
-                operation.meter.add(Usage(), turns=0, seconds=seconds)
-                delay_s = _delay_after(attempt, error) if attempt <= retries else None
-                if delay_s is None:
-                    await self._fail(error)
+            with operation.meter.asking():
+                calls.announce(
+                    EventType.TURN_REQUEST,
+                    operation.about(
+                        turn_id=self._turn_id,
+                        step=self._call.key,
+                        attempt=attempt,
+                        purpose=self._purpose,
+                        model=self._model.id,
+                    ),
+                )
+                await calls.settle()
+                began = calls.clock.monotonic()
+                try:
+                    reply = await self._ask(attempt)
+                except BudgetExceeded as error:
+                    operation.meter.add(Usage(), turns=0, seconds=calls.clock.monotonic() - began)
+                    await self._fail(error)  # it took that long; the next time it may not
                     raise
-                await self._note_failure(error, delay_s)
-                self.failed = attempt
-                await pause(calls, self._call, attempt, delay_s)
-            else:
-                return await self._complete(reply, calls.clock.monotonic() - began)
+                except ModelError as error:
+                    seconds = calls.clock.monotonic() - began
+                    operation.meter.add(Usage(), turns=0, seconds=seconds)
+                    delay_s = _delay_after(attempt, error) if attempt <= retries else None
+                    if delay_s is None:
+                        await self._fail(error)
+                        raise
+                    await self._note_failure(error, delay_s)
+                    self.failed = attempt
+                    await pause(calls, self._call, attempt, delay_s)
+                    continue
+            return await self._complete(reply, calls.clock.monotonic() - began)
 
     async def _ask(self, attempt: int) -> ModelReply:
         """One attempt."""
@@ -160,7 +166,7 @@ class _Turn:
         left_s = operation.meter.seconds_left()
         about = {"operation_id": operation.operation_id, "session": operation.session.name}
         stream_id = ids.stream_of(calls.fence.run_id)
-        if calls.live is not None and self._purpose == "agent":
+        if calls.live is not None and self._purpose != "compaction":
             shown = calls.live.turn(stream_id, self._turn_id, attempt, about)
         else:
             shown = contextlib.nullcontext()
@@ -193,6 +199,7 @@ class _Turn:
         reply: ModelReply | None = None
         silence = asyncio.timeout(idle_s)
         heard_at = loop.time()
+        ends_at = heard_at + max(_LONGEST_TURN_S, idle_s)
         stream = self._model.stream(request)
         try:
             async with silence:
@@ -200,7 +207,7 @@ class _Turn:
                     now = loop.time()
                     if now - heard_at > idle_s / 10:  # not for each of thousands of pieces
                         heard_at = now
-                        silence.reschedule(now + idle_s)
+                        silence.reschedule(min(now + idle_s, ends_at))
                     if isinstance(item, TextDelta):
                         if live is not None:
                             live.add(item.text)
@@ -211,6 +218,8 @@ class _Turn:
         except TimeoutError:
             if not silence.expired():
                 raise
+            if loop.time() >= ends_at:
+                raise ModelFailed(f"Model {self._model.id} came to no end.", is_retryable=False) from None
             raise ModelFailed(
                 f"Model {self._model.id} sent nothing for {idle_s:g} s.",
                 is_retryable=True,
@@ -259,8 +268,9 @@ class _Turn:
             tool_calls=[{"tool_call_id": use.id, "tool": use.name} for use in message.tool_uses],
         )
         attached = Attached(entries=entries, usage=Raw(codec.encode(session.run_usage.to_dict())))
-        await calls.record(step, calls.event(EventType.TURN, told), attached=attached)
+        # Before the record is waited for: whoever is aborted meanwhile leaves a conversation that has what is recorded.
         session.conversation.add(*kept)
+        await calls.record(step, calls.event(EventType.TURN, told), attached=attached)
         return self._asked(message, text, reply.stop_reason, reply.model)
 
     def _asked(self, message: Message, text: str, stop_reason: StopReason, model: str) -> Asked:
@@ -273,7 +283,7 @@ class _Turn:
             model=model,
         )
 
-    async def _fail(self, error: ModelError) -> None:
+    async def _fail(self, error: ModelError | BudgetExceeded) -> None:
         record = raised.record_of(error, self._calls.root)
         told = self._operation.about(turn_id=self._turn_id, step=self._call.key, error=raised.shown(record))
         await self._calls.record(self._step(StepStatus.FAILED, error=record), self._calls.event(EventType.ERROR, told))

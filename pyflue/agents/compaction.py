@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..codec import Raw
 from ..engine.calls import Call
+from ..engine.scopes import inside
 from ..journal import Attached, EventType, NewStep, Step, StepStatus
 from .asking import ask
 from .content import Block, Message, Text, ToolResult
@@ -61,13 +62,10 @@ async def compact(operation: Operation, model: Model, *, reason: str, keep_messa
     if config.model is not None:
         harness = operation.session.harness
         summariser = await harness.room.model(definition.models_for(config.model), harness.ctx)
-    if config.model is not None:
-        session = operation.session
-        model = await session.harness.room.model(session.definition.models_for(config.model), session.harness.ctx)
     call = calls.begin("compaction", "compaction")
     if isinstance(record := calls.recorded(call, None), Step) and record.status is StepStatus.COMPLETED:
         # The turn of the summary is below it, and counts as asked for.
-        await _summary(operation, summariser, older)
+        await _summary(operation, call, summariser, older)
         conversation.replay(call.key)
         return True
     before = conversation.tokens
@@ -75,7 +73,7 @@ async def compact(operation: Operation, model: Model, *, reason: str, keep_messa
         EventType.COMPACTION_START,
         operation.about(step=call.key, reason=reason, estimated_tokens=before, messages=len(conversation.messages)),
     )
-    summary = await _summary(operation, summariser, older)
+    summary = await _summary(operation, call, summariser, older)
     entry = conversation.compaction(summary, kept, reason=reason)
     messages_before = len(conversation.messages)
     conversation.compact(summary, kept)
@@ -93,14 +91,16 @@ async def compact(operation: Operation, model: Model, *, reason: str, keep_messa
     return True
 
 
-async def _summary(operation: Operation, model: Model, older: Sequence[Message]) -> str:
+async def _summary(operation: Operation, call: Call, model: Model, older: Sequence[Message]) -> str:
     text = "\n\n".join(f"{message.role}: {_shown(message)}" for message in older)
     most = _most_tokens(operation.session.definition.compaction, model) * _CHARACTERS_PER_TOKEN
     if len(text) > most:
         text = f"(The beginning is left out.)\n{text[-most:]}"
     said = (Text(f"The conversation:\n\n{text}\n\nWrite the summary."),)
     request = ModelRequest(messages=(), system=_SYSTEM)
-    asked = await ask(operation, model, request, said, purpose="compaction", is_kept=False)
+    # Below the compaction: code or settings that compact elsewhere must not take a summary for an answer.
+    with inside(call.scope.inner(call.key)):
+        asked = await ask(operation, model, request, said, purpose="compaction", is_kept=False)
     return asked.text
 
 

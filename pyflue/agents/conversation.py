@@ -28,7 +28,9 @@ SKIPPED = frozenset({"step", "tool", "prompt", "skill", "task"})
 class Conversation:
     """The messages of one session."""
 
-    def __init__(self, stream_id: str, session: str, run_id: str) -> None:
+    def __init__(self, stream_id: str, session: str, run_id: str, *, goes_on: bool = True) -> None:
+        """`goes_on`: whether what other runs said in it (earlier interactions) comes before what this one says."""
+        self._goes_on = goes_on
         self._stream_id = stream_id
         #: The session's name in the journal.
         self.session = session
@@ -53,7 +55,7 @@ class Conversation:
         value = codec.load(entry.entry)
         if entry.run_id == self._run_id:
             self._recorded.setdefault(entry.step_key, []).append(value)
-        else:
+        elif self._goes_on:
             self._apply(value)
 
     @property

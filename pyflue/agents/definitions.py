@@ -97,7 +97,8 @@ class AgentRuntimeConfig:
     cwd: str | None = None
     #: `virtual`, `local`, `isolated`, the name of a plugged-in one, or a factory.
     sandbox: str | SandboxFactory | None = None
-    #: Whether its conversations are kept.
+    #: Whether a prompt to a continuing agent's instance goes on with what was said before. If not, each begins anew;
+    #: what is said is recorded in any case.
     persist: bool | None = None
     #: What the model may do in the sandbox.
     policy: SandboxPolicy | Mapping[str, Any] | None = None

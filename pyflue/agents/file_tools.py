@@ -71,8 +71,10 @@ def builtin_tools(
     Tools that the policy refuses are there, too, and say so when they are called; unless `with_refused` is false.
     """
     work = _Work(sandbox, policy.for_kind(sandbox.kind), env or {})
+    # Whether commands can do more than change files. Of somebody else's sandbox nobody knows.
+    reaches_out: bool = policy.network or getattr(sandbox, "reaches_out", True)
     tools = [
-        _tool(sandbox, name, description, properties, required, getattr(work, name))
+        _tool(sandbox, name, description, properties, required, getattr(work, name), reaches_out=reaches_out)
         for name, description, properties, required in _TOOLS
     ]
     allowed = work.policy
@@ -167,6 +169,8 @@ def _tool(
     properties: Mapping[str, Any],
     required: Sequence[str],
     run: Callable[..., Awaitable[str]],
+    *,
+    reaches_out: bool,
 ) -> BuiltinTool:
     schema: dict[str, Any] = {
         "type": "object",
@@ -184,7 +188,7 @@ def _tool(
         input_schema=schema,
         execute=execute,
         # What it did to files that live in the journal is committed with its record, or never was.
-        is_idempotent=sandbox.is_journaled or name in _IDEMPOTENT_ON_A_HOST,
+        is_idempotent=name in _IDEMPOTENT_ON_A_HOST or (sandbox.is_journaled and not (name == "bash" and reaches_out)),
         changes_files=name not in _READING,
     )
 

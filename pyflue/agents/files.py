@@ -11,6 +11,7 @@ A file exports `agent` (or `default`), made by `create_agent`. It may also have 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,8 @@ from .definitions import CreatedAgent, create_agent
 from .markdown_files import inside
 
 KIND = "agent"
+#: A caller waits for the decision of a hook meanwhile.
+_DECIDES_WITHIN_S = 30.0
 #: The agent without a file: what the settings say an agent is, and nothing else. `pyflue prompt` talks to it.
 PLAIN_AGENT = "pyflue.prompt"
 
@@ -69,13 +72,21 @@ class AgentFile:
         """Whether the file lets somebody do something. What its hook raises is passed on.
 
         Raises:
-            AgentInvalid: the hook returned something that is neither yes nor no.
+            AgentInvalid: the hook returned something that is neither yes nor no, or nothing for too long.
         """
         if self.authorize is None:
             return True
         answer: Any = self.authorize(request)
         if inspect.isawaitable(answer):
-            answer = await answer
+            limit = asyncio.timeout(_DECIDES_WITHIN_S)
+            try:
+                async with limit:
+                    answer = await answer
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                problem = f"authorize of the agent {self.name!r} did not decide within {_DECIDES_WITHIN_S:g} s."
+                raise AgentInvalid(problem) from None
         if answer is not None and not isinstance(answer, bool):
             problem = (
                 f"authorize of the agent {self.name!r} returned {shown_value(answer)}; it returns True, False or None."

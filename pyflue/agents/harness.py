@@ -30,6 +30,7 @@ from .workspace import Workspace
 if TYPE_CHECKING:
     from ..settings import AgentSettings
     from .definitions import Definition
+    from .profiles import AgentProfile
     from .room import AgentRoom
     from .toolbox import Toolbox
     from .tools import ToolDefinition
@@ -65,6 +66,8 @@ class Harness:
         self.skipped = skipped
         self.meter = Meter(f"agent {definition.name or key!r}", definition.budget, above=run_meter)
         self.workspace = workspace
+        #: Secrets that commands were given so far, with their names: taken out of all that is recorded from then on.
+        self.shown_secrets: dict[str, str] = {}
         #: The agent's files.
         self.fs = Files(self, workspace)
         #: The sessions by name: `get`, `create`, `delete`, `names`.
@@ -72,6 +75,7 @@ class Harness:
         self._mcp: Sequence[ToolDefinition] | None = None
         #: The tools of prompts that choose none of their own, by the definition's identity and the depth of tasks.
         self.toolboxes: dict[tuple[int, int], Toolbox] = {}
+        self._subagents: dict[tuple[int, int], Definition] = {}
         #: The budget of operations that are given none.
         self.usual_budget = Budget(max_turns=self.settings.max_turns)
         self._connecting = asyncio.Lock()
@@ -121,9 +125,10 @@ class Harness:
             NameUnknown: no such secret; SandboxUnavailable.
         """
         granted = self._granted(secrets)
+        self.shown_secrets.update(granted)
         run = CommandRun.of(command, timeout_s=timeout_s, cwd=cwd, env={**(env or {}), **granted})
         call = self.calls.begin("shell", "shell")
-        return self._shell(call, run, granted)
+        return self._shell(call, run)
 
     async def destroy(self) -> None:
         """Let go of the sandbox and of connections. A run does so by itself when it ends."""
@@ -133,6 +138,14 @@ class Harness:
         await self.workspace.close()
 
     # What sessions ask
+
+    def as_subagent(self, definition: Definition, profile: AgentProfile) -> Definition:
+        """The definition of a subagent: the same one each time, and kept, as toolboxes go by its identity."""
+        key = (id(definition), id(profile))
+        made = self._subagents.get(key)
+        if made is None:
+            made = self._subagents[key] = definition.for_subagent(profile)
+        return made
 
     async def mcp_tools(self, definition: Definition) -> Sequence[ToolDefinition]:
         """The tools of the agent's MCP servers, which are connected at the first prompt."""
@@ -150,12 +163,12 @@ class Harness:
                 raise NameUnknown("secret", name, sorted(known))
         return {name: known[name] for name in secrets}
 
-    async def _shell(self, call: Call, run: CommandRun, secrets: Mapping[str, str]) -> CommandResult:
+    async def _shell(self, call: Call, run: CommandRun) -> CommandResult:
         calls = self.calls
         record = calls.recorded(call, values.digest(codec.encode([run.shown, run.cwd])))
         if isinstance(record, Step) and record.status is StepStatus.COMPLETED:
             return CommandResult(**codec.load(record.value or codec.NULL))
-        whose = _OfHarness(calls, call, secrets)
+        whose = _OfHarness(calls, call, self.shown_secrets)
         started_us, started_index = calls.clock.now_us(), calls.index
         with calls.parking.calling():
             await calls.ready()
@@ -183,6 +196,8 @@ class Sessions:
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
         self._sessions: dict[str, Session] = {}
+        #: How many sessions of a name were deleted.
+        self._deleted: dict[str, int] = {}
 
     @property
     def names(self) -> Sequence[str]:
@@ -219,6 +234,7 @@ class Sessions:
         found = self._sessions.pop(name, None)
         if found is not None:
             found.close()
+            self._deleted[name] = self._deleted.get(name, 0) + 1
 
     def close(self) -> None:
         """Close all of them."""
@@ -234,7 +250,13 @@ class Sessions:
         if role is not None and role not in harness.definition.roles:
             raise NameUnknown("role", role, sorted(harness.definition.roles))
         session = self._sessions[name] = Session(
-            harness, name, harness.definition, role=role, above=harness.meter, workspace=harness.workspace
+            harness,
+            name,
+            harness.definition,
+            role=role,
+            above=harness.meter,
+            workspace=harness.workspace,
+            deleted_before=self._deleted.get(name, 0),
         )
         return session
 

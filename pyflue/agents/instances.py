@@ -171,7 +171,11 @@ class Instances:
         return None
 
     async def delete_session(self, stream_id: str, session: str) -> bool:
-        """Forget a session's conversation; whether there was one."""
+        """Forget a session's conversation, and those of its tasks; whether there was one."""
+        for found in await self.sessions(stream_id):
+            task = _OF_TASK.fullmatch(session_name(found.session))
+            if task is not None and task[1] == session:
+                await self._journal.delete_session(stream_id, found.session)
         return await self._journal.delete_session(stream_id, conversation_name(session)) > 0
 
 

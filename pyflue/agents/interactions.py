@@ -19,7 +19,7 @@ from ..codec import Raw
 from ..engine import FlueContext, Graph, Recovery
 from ..errors import PayloadInvalid
 from ..ids import AGENT_PREFIX
-from ..typed import check_schema
+from .bounded import check_outside_schema
 from .content import Document, Image
 from .files import AgentFile
 
@@ -62,7 +62,7 @@ class Interaction:
         schema = given.get("schema")
         if schema is not None:
             try:
-                check_schema(schema)
+                check_outside_schema(schema)
             except (ValueError, TypeError) as error:
                 problems.append({"path": "$.schema", "message": str(error)})
         images: list[Image | Document] = []

@@ -25,7 +25,7 @@ _current: ContextVar[Meter | None] = ContextVar("pyflue_meter", default=None)
 class Meter:
     """Counts turns, tokens, cost and seconds of model work for one part of it."""
 
-    __slots__ = ("above", "budget", "priced_usd", "seconds", "turns", "usage", "whose")
+    __slots__ = ("above", "budget", "priced_usd", "seconds", "turns", "under_way", "usage", "whose")
 
     def __init__(self, whose: str, budget: Budget | None = None, *, above: Meter | None = None) -> None:
         #: What it counts for, in words, such as `the run`.
@@ -33,6 +33,8 @@ class Meter:
         self.budget = budget
         self.above = above
         self.turns = 0
+        #: Turns that have begun and are not counted yet: of tasks side by side.
+        self.under_way = 0
         self.seconds = 0.0
         self.usage = Usage()
         #: The cost of what has a price.
@@ -45,6 +47,22 @@ class Meter:
             meter.seconds += seconds
             meter.usage += usage
             meter.priced_usd += usage.cost_usd or 0.0
+
+    @contextmanager
+    def asking(self) -> Generator[None]:
+        """While inside, a turn is under way.
+
+        Raises:
+            BudgetExceeded: as `check`.
+        """
+        self.check()
+        for meter in self._chain():
+            meter.under_way += 1
+        try:
+            yield
+        finally:
+            for meter in self._chain():
+                meter.under_way -= 1
 
     @contextmanager
     def counting(self) -> Generator[None]:
@@ -72,7 +90,7 @@ class Meter:
                 continue
             usage = meter.usage
             for name, limit, used in (
-                ("max_turns", budget.max_turns, meter.turns),
+                ("max_turns", budget.max_turns, meter.turns + meter.under_way),
                 ("max_tokens", budget.max_tokens, usage.total_tokens),
                 # What has no known price cannot be counted against a limit in money; what has one is, beside it.
                 ("max_cost_usd", budget.max_cost_usd, meter.priced_usd),
@@ -101,7 +119,8 @@ class SkippedTurns:
     """Turns inside of steps and tools that only give back what they gave: not asked for again, but they count."""
 
     def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+        # Not the calls themselves: the room keeps this for as long as there are those.
+        self._given = calls.given
         self._seen = 0
         self._below: dict[str, list[Step]] = defaultdict(list)
         for record in calls.left:
@@ -117,7 +136,7 @@ class SkippedTurns:
 
     def count_steps(self, meter: Meter) -> None:
         """Count what is below the steps that have given back what they gave since this was last asked."""
-        given = self._calls.given
+        given = self._given
         if not self._below or self._seen == len(given):
             return
         for key in list(given)[self._seen :]:

@@ -3,7 +3,7 @@
 An operation is a durable call made of other durable calls (its turns and tool calls, below its own key). What it
 answered is recorded, and given back when the run is replayed. One that was under way is done again up to where it was:
 its recorded turns and tool calls give back what they gave. One that failed leaves no record of its own: the call that
-failed has one, or it fails again for the same reason.
+failed has one, or it fails again for the same reason. One that was aborted does: it would not be aborted again.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import codec, ids
 from ..codec import Raw
+from ..engine import raised
 from ..engine.calls import Call, Calls
 from ..engine.scopes import inside
 from ..errors import JournalError, PyFlueError, RunStopped, SessionBusy
@@ -47,7 +48,7 @@ class Operation:
     operation_id: str
     meter: Meter
     #: Values that are taken out of everything that is recorded, with their names.
-    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @property
     def calls(self) -> Calls:
@@ -104,7 +105,6 @@ class Operations:
         *,
         about: Mapping[str, Any],
         meter: Meter,
-        secrets: Mapping[str, str] | None = None,
         finish: Callable[[], Awaitable[tuple[Sequence[NewEntry], Sequence[FileRecord]]]] | None = None,
     ) -> T:
         """Do an operation, or give back what it answered.
@@ -120,7 +120,11 @@ class Operations:
             await session.load()
             session.catch_up()
             record = calls.recorded(call, None)
-            if isinstance(record, Step) and record.status is StepStatus.COMPLETED:
+            if isinstance(record, Step):
+                if record.status is StepStatus.FAILED and record.error is not None:
+                    session.conversation.replay_below(call.key)
+                    session.harness.skipped.count(call.key, meter)
+                    raise raised.raise_again(record.error, call.key, Operations.perform)
                 return await self._replayed(record, call, meter, restore)
             operation = Operation(
                 session=session,
@@ -128,7 +132,7 @@ class Operations:
                 kind=kind,
                 operation_id=operation_id(calls, call.key),
                 meter=meter,
-                secrets=secrets or {},
+                secrets=session.harness.shown_secrets,
             )
             self._active, self._task, self._is_aborted = operation, asyncio.current_task(), False
             try:
@@ -166,12 +170,17 @@ class Operations:
             if calls.host.stopped_because is not None:
                 raise
             aborted = OperationAborted(f"Operation {operation.operation_id} was aborted.")
-            calls.tell(EventType.OPERATION, self._end(operation, began, aborted))
+            end = self._end(operation, began, aborted)
             if not self._is_aborted:
+                calls.tell(EventType.OPERATION, end)
                 raise  # a timeout of the author's around it, or a stream that was left
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
+            # When the run is replayed nobody aborts it again.
+            error = raised.record_of(aborted, calls.root)
+            step = self._step(operation, StepStatus.FAILED, started_us, started_index, error=error)
+            await calls.record(step, calls.event(EventType.OPERATION, end))
             raise aborted from None
         except Exception as error:
             # Whatever a tool, a hook or a model's adapter of the author's raises, too.
@@ -185,16 +194,8 @@ class Operations:
             "turns": meter.turns,
             "seconds": round(meter.seconds, 6),
         }
-        step = NewStep(
-            key=call.key,
-            kind=operation.kind,
-            name=call.name,
-            position=call.position,
-            status=StepStatus.COMPLETED,
-            value=Raw(codec.encode(value)),
-            started_us=started_us,
-            started_index=started_index,
-        )
+        raw = Raw(codec.encode(value))
+        step = self._step(operation, StepStatus.COMPLETED, started_us, started_index, value=raw)
         end = calls.event(EventType.OPERATION, self._end(operation, began, None))
         if finish is None:
             # Its turns and tool calls are on disk: without this record it would be put together from them again.
@@ -203,6 +204,29 @@ class Operations:
             entries, files = await finish()
             await calls.record(step, end, attached=Attached(entries=entries, files=files))
         return answer
+
+    def _step(
+        self,
+        operation: Operation,
+        status: StepStatus,
+        started_us: int,
+        started_index: int,
+        *,
+        value: Raw | None = None,
+        error: Raw | None = None,
+    ) -> NewStep:
+        call = operation.call
+        return NewStep(
+            key=call.key,
+            kind=operation.kind,
+            name=call.name,
+            position=call.position,
+            status=status,
+            value=value,
+            error=error,
+            started_us=started_us,
+            started_index=started_index,
+        )
 
     def _end(self, operation: Operation, began: float, error: Exception | None) -> dict[str, Any]:
         data = operation.about(

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
 
 #: Sandboxes of which is known what they are before they are made.
 _BUILT_IN = frozenset({"virtual", "local", "isolated"})
+#: The name of the workspace of an instance.
+_OF_INSTANCE = "workspace"
 _OPTIONS = frozenset({"tools", "skills", "subagents"})
+#: Providers that are called as their libraries are.
+_LIBRARIES = frozenset({"anthropic", "openai"})
 
 
 class AgentRoom:
@@ -194,7 +199,7 @@ class AgentRoom:
         stream_id = ids.stream_of(run_id)
         is_interaction = stream_id != run_id
         # Of a continuing agent the instance keeps its files; of a run, each harness has its own.
-        name = "workspace" if is_interaction else key
+        name = _OF_INSTANCE if is_interaction else key
         may_be_there = calls.has_history or is_interaction
         read = functools.partial(calls.journal.files, stream_id) if may_be_there else None
         make = functools.partial(self._make_sandbox, definition, stream_id, name)
@@ -205,11 +210,26 @@ class AgentRoom:
 
         return await make_sandbox(
             definition.sandbox,
-            root=self.settings.state_folder / "sandboxes" / folder_of(stream_id, name),
+            root=_kept_folder(self.settings, stream_id, name),
             cwd=definition.cwd,
             policy=definition.policy,
             limits=SandboxLimits(output_bytes=self.settings.agent.shell_output_bytes),
         )
+
+
+async def forget_files(settings: Settings, stream_id: str) -> None:
+    """Delete the folder that was kept on this host for an instance, if there is one: a later one begins with none."""
+    import shutil
+
+    folder = _kept_folder(settings, stream_id, _OF_INSTANCE)
+    gone = folder.with_name(f"{folder.name}.{ids.new_ulid()}")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)  # at once, as somebody may begin a new one
+        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+
+
+def _kept_folder(settings: Settings, stream_id: str, name: str) -> Path:
+    return settings.state_folder / "sandboxes" / folder_of(stream_id, name)
 
 
 def folder_of(*parts: str) -> str:
@@ -225,5 +245,7 @@ def _import_provider(provider: str) -> None:
     from .models.pricing import load_prices
 
     load_prices()
-    with contextlib.suppress(ImportError):
-        importlib.import_module(provider)
+    # The name is what somebody wrote; only these two are names of libraries as well.
+    if provider in _LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(provider)

@@ -80,7 +80,9 @@ class Session:
         depth: int = 0,
         above: Meter,
         workspace: Workspace,
+        deleted_before: int = 0,
     ) -> None:
+        """`deleted_before`: how many sessions had its name before it; their conversations are none of its own."""
         self.harness = harness
         #: Its name among the harness's sessions.
         self.name = name
@@ -89,7 +91,11 @@ class Session:
         #: How many tasks stand above it.
         self.depth = depth
         self.workspace = workspace
-        self.conversation = Conversation(harness.stream_id, f"{harness.key}/{name}", harness.calls.fence.run_id)
+        # A line break is in no name of a session.
+        recorded_as = f"{harness.key}/{name}" if not deleted_before else f"{harness.key}/{name}\n{deleted_before}"
+        self.conversation = Conversation(
+            harness.stream_id, recorded_as, harness.calls.fence.run_id, goes_on=definition.persist
+        )
         self._above = above
         self._operations = Operations(self)
         self._is_loaded = False
@@ -193,7 +199,7 @@ class Session:
         """
         run = CommandRun.of(command, timeout_s=timeout_s, cwd=cwd, env={**(env or {}), **self._granted(secrets)})
         call = self.calls.begin(self._call_name("shell"), "shell")
-        return self._shell(call, run, self._granted(secrets))
+        return self._shell(call, run)
 
     def compact(self, *, keep_messages: int | None = None) -> Coroutine[Any, Any, bool]:
         """Let a summary take the place of the older part of the conversation; whether there was one.
@@ -272,7 +278,10 @@ class Session:
         for name in secrets:
             if name not in known:
                 raise NameUnknown("secret", name, sorted(known))
-        return {name: known[name] for name in secrets}
+        granted = {name: known[name] for name in secrets}
+        # A command may have put them into a file, which a later operation reads.
+        self.harness.shown_secrets.update(granted)
+        return granted
 
     async def _prompt(
         self,
@@ -301,13 +310,14 @@ class Session:
             with around(operation):
                 answer = await turns.converse(operation, plan, said)
             told = {"text": answer.text, "data": answer.data_raw, "model": answer.model}
-            return self._reply(told, operation.operation_id, meter, answer.data), told
+            reply = self._reply(told, operation.operation_id, meter, answer.data, has_data=wanted is not None)
+            return reply, told
 
         def restore(told: Any) -> Reply[Any]:
             data = None if wanted is None else wanted.shape.load(told["data"])
             if on_text is not None:
                 on_text(told["text"])
-            return self._reply(told, operation_id(self.calls, call.key), meter, data)
+            return self._reply(told, operation_id(self.calls, call.key), meter, data, has_data=wanted is not None)
 
         return await self._operations.perform(
             call,
@@ -316,13 +326,15 @@ class Session:
             restore,
             about={**about, "text": text},
             meter=meter,
-            secrets=self._granted(options.secrets),
         )
 
-    def _reply(self, told: Mapping[str, Any], operation_id: str, meter: Meter, data: Any) -> Reply[Any]:
+    def _reply(
+        self, told: Mapping[str, Any], operation_id: str, meter: Meter, data: Any, *, has_data: bool
+    ) -> Reply[Any]:
         return Reply(
             text=told["text"],
             data=data,
+            has_data=has_data,
             usage=meter.usage,
             model=told["model"],
             turns=meter.turns,
@@ -407,7 +419,7 @@ class Session:
         calls = self.calls
         if self.depth >= self.definition.task_depth:
             raise TaskTooDeep(self.depth)
-        definition = self.definition if profile is None else self.definition.for_subagent(profile)
+        definition = self.definition if profile is None else self.harness.as_subagent(self.definition, profile)
         child = Session(
             self.harness,
             f"{self.name}:{operation_id(calls, call.key)}",
@@ -422,7 +434,7 @@ class Session:
             prompt = f"Work in the folder {cwd}.\n\n{prompt}"
         return await child._prompt(call, "task", prompt, options, about={"agent": agent}, around=_task_events(told))
 
-    async def _shell(self, call: Call, run: CommandRun, secrets: Mapping[str, str]) -> CommandResult:
+    async def _shell(self, call: Call, run: CommandRun) -> CommandResult:
         from .sandboxes.port import CommandResult
 
         done: list[str] = []
@@ -447,7 +459,6 @@ class Session:
                 lambda told: CommandResult(**told),
                 about={"command": run.shown},
                 meter=Meter("this command", above=self._above.innermost()),
-                secrets=secrets,
                 finish=finish,
             )
 
@@ -503,8 +514,13 @@ class PromptStream:
         if self._task is None:
             coroutine = self._start(self._pieces.put_nowait)
             self._task = asyncio.get_running_loop().create_task(coroutine)
-            self._task.add_done_callback(lambda _: self._pieces.put_nowait(None))
+            self._task.add_done_callback(self._end)
         return self._task
+
+    def _end(self, task: asyncio.Task[Reply[Any]]) -> None:
+        if not task.cancelled():
+            task.exception()  # who has left does not hear of it, and asyncio would complain of that
+        self._pieces.put_nowait(None)
 
     async def _iterate(self) -> AsyncIterator[str]:
         task = self._begun()

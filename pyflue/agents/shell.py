@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 from ..engine.calls import Calls
@@ -53,7 +53,7 @@ class CommandRun:
     command: str | Sequence[str]
     timeout_s: float
     cwd: str | None
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
 
     @classmethod
     def of(

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import codec, ids
 from ..codec import Raw
-from ..engine import FlueContext, Recovery, Submission
+from ..engine import FlueContext, Recovery, RunHandle, Submission
 from ..errors import AgentInvalid, AgentNotFound, RunCancelled
 from ..ids import new_ulid
-from ..journal import Journal, RunStatus
+from ..journal import Journal, Outcome, RunStatus
 from .answers import Reply
 from .definitions import CreatedAgent, is_created_agent
 from .harness import Harness
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ..engine import EmbeddedEngine, Graph
     from .sandboxes.port import CommandResult, FileInfo
 
+#: How long a caller who gives up waits for the end of what it asked for.
+_STOPS_WITHIN_S = 5.0
 _Work = Callable[[Harness], Awaitable[Any]]
 
 
@@ -146,7 +148,7 @@ class InstanceHarness:
         workflow.work[ticket] = guarded
         payload = {"kind": "prompt", "session": session, **told}
         try:
-            handle = await self._around.engine.submit(
+            handle, outcome = await self._outcome(
                 Submission(
                     workflow=workflow,
                     payload=Raw(codec.encode(payload)),
@@ -157,12 +159,6 @@ class InstanceHarness:
                     needs_free_lane=True,
                 )
             )
-            try:
-                outcome = await handle.outcome()
-            except asyncio.CancelledError:
-                with contextlib.suppress(Exception):
-                    await self._around.engine.cancel(handle.run_id)
-                raise
             if errors:
                 raise errors[0]
             if outcome.status is not RunStatus.COMPLETED:
@@ -171,6 +167,21 @@ class InstanceHarness:
         finally:
             workflow.work.pop(ticket, None)
             workflow.done.pop(ticket, None)
+
+    async def _outcome(self, submission: Submission) -> tuple[RunHandle, Outcome]:
+        """What came of an interaction. If this is cancelled, so is that, and the session is free again."""
+        engine = self._around.engine
+        submitting = asyncio.ensure_future(engine.submit(submission))
+        try:
+            handle = await asyncio.shield(submitting)
+            return handle, await handle.outcome()
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_STOPS_WITHIN_S):
+                    handle = await submitting
+                    await engine.cancel(handle.run_id)
+                    await handle.outcome()
+            raise
 
 
 class InstanceSession:
@@ -212,7 +223,13 @@ class InstanceSession:
             return await stream.reply()
 
         doing = asyncio.ensure_future(self._do(work, message=text))
-        doing.add_done_callback(lambda _: pieces.put_nowait(None))
+
+        def end(done: asyncio.Future[Reply[Any]]) -> None:
+            if not done.cancelled():
+                done.exception()  # who has left does not hear of it, and asyncio would complain of that
+            pieces.put_nowait(None)
+
+        doing.add_done_callback(end)
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece

@@ -16,13 +16,14 @@ from ..codec import Raw
 from ..engine import values, waits
 from ..engine.calls import Call
 from ..engine.scopes import inside
-from ..errors import BudgetExceeded, JournalError, ReplayMismatch, RunStopped, WaitTimedOut
+from ..errors import BudgetExceeded, JournalError, PyFlueError, ReplayMismatch, RunStopped, WaitTimedOut
 from ..journal import Attached, EventType, FileRecord, NewStep, Step, StepStatus
-from ..typed import Misfit, misfits
+from ..typed import Misfit
 from .answers import problems_told
 from .asking import Asked
+from .bounded import bounded_misfits
 from .content import Block, Text, ToolResult, ToolUse, Usage, block_from_dict, block_to_dict
-from .file_tools import told_to_model
+from .file_tools import ToolRefused, told_to_model
 from .models.parts import clean
 from .operations import Operation, OperationAborted
 from .shell import redacted
@@ -35,6 +36,8 @@ _UNKNOWN = (
     "Find out whether it was done before you call it again."
 )
 _SHOWN_CHARACTERS = 64 * 1024
+#: How many neighbours run side by side: a model may ask for thousands.
+_MOST_AT_ONCE = 32
 _NOTHING = Usage()
 
 
@@ -65,7 +68,7 @@ def _groups(calls: Sequence[_ToolCall]) -> Sequence[list[_ToolCall]]:
     """Neighbours that may run side by side, each of the others by itself."""
     groups: list[list[_ToolCall]] = []
     for call in calls:
-        if call.is_parallel and groups and groups[-1][-1].is_parallel:
+        if call.is_parallel and groups and groups[-1][-1].is_parallel and len(groups[-1]) < _MOST_AT_ONCE:
             groups[-1].append(call)
         else:
             groups.append([call])
@@ -94,6 +97,10 @@ class _ToolCall:
         self._call = call
         self._started_us = self._started_index = 0
         self._began = 0.0
+        #: What the author's code raised.
+        self._error: Exception | None = None
+        #: What it is called with, before that is made typed: the model's arguments, or those of whoever approved.
+        self._given: Mapping[str, Any] = use.input
 
     @property
     def is_parallel(self) -> bool:
@@ -131,11 +138,12 @@ class _ToolCall:
             arguments = tool.check(arguments)
             if _needs_approval(tool, arguments):
                 # A person sees, and may change, what the schema describes: nothing that only comes near to it.
-                if problems := misfits(use.input, tool.input_schema):
+                if problems := bounded_misfits(use.input, tool.input_schema):
                     raise Misfit(problems)
                 approved = await self._approve(tool)
                 if isinstance(approved, str):
                     return await self._refuse(digest, approved)
+                self._given = approved
                 arguments = tool.check(approved)
         except Misfit as misfit:
             return await self._refuse(digest, f"The arguments do not fit:\n{problems_told(misfit.problems)}")
@@ -159,7 +167,7 @@ class _ToolCall:
             reason = f": {decision.reason}" if decision.reason else "."
             return f"This call was rejected by a person and not made{reason}"
         arguments = decision.data["arguments"]
-        problems = misfits(arguments, tool.input_schema)
+        problems = bounded_misfits(arguments, tool.input_schema)
         if problems:
             raise Misfit(problems)
         return arguments
@@ -171,11 +179,19 @@ class _ToolCall:
             workspace.go_on()
             await self._start(digest, tool)
             content, is_error = await self._call_tool(tool, arguments)
-            return await self._complete(digest, content, is_error=is_error)
+            return await self._complete(digest, self._with_change(content), is_error=is_error)
         async with workspace.changing():
             await self._start(digest, tool)
             content, is_error = await self._call_tool(tool, arguments)
-            return await self._complete(digest, content, is_error=is_error, files=await workspace.taken())
+            files = await workspace.taken()
+            return await self._complete(digest, self._with_change(content), is_error=is_error, files=files)
+
+    def _with_change(self, content: Sequence[Block]) -> Sequence[Block]:
+        """What the tool says; before it, that a person let it be called with other arguments than the model's."""
+        if self._given == self._use.input:
+            return content
+        changed = codec.encode(self._given).decode()
+        return [Text(f"A person changed the arguments before the call: {changed}\n"), *content]
 
     async def _start(self, digest: str, tool: UsableTool) -> None:
         told = self._start_told()
@@ -208,6 +224,8 @@ class _ToolCall:
             # A tool is the author's, or an MCP server's: whatever it raises is for the model to deal with.
             if self._calls.host.stopped_because is not None:
                 raise
+            if not isinstance(error, (PyFlueError, OSError, ToolRefused)):
+                self._error = error
             return _told(error), True
 
     async def _complete(
@@ -235,6 +253,8 @@ class _ToolCall:
         )
         if outcome is not None:
             told["outcome"] = outcome
+        if self._error is not None:
+            told["error"] = {"type": "exception", "exception": type(self._error).__name__}
         step = self._step(StepStatus.COMPLETED, digest, Raw(codec.encode(value)))
         await self._calls.record(
             step,
@@ -247,7 +267,7 @@ class _ToolCall:
         return ToolResult(tool_use_id=self._use.id, content=tuple(content), is_error=is_error)  # pyright: ignore[reportArgumentType]  (made of the kinds a result holds)
 
     def _start_told(self) -> dict[str, Any]:
-        return self._about(arguments=redacted(self._use.input, self._operation.secrets))
+        return self._about(arguments=redacted(self._given, self._operation.secrets))
 
     def _about(self, **more: Any) -> dict[str, Any]:
         return self._operation.about(

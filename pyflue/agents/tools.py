@@ -17,8 +17,9 @@ from typing import Any, NotRequired, TypeAlias, overload
 
 from .. import codec
 from ..errors import AgentInvalid, NotSerializable
-from ..typed import Misfit, Shape, check_schema, misfits, shape_of
+from ..typed import Misfit, Shape, check_schema, shape_of
 from . import checking
+from .bounded import bounded_misfits
 from .content import Document, Image, Text
 
 #: The tools that agents have without defining them; no other tool may have such a name.
@@ -327,7 +328,7 @@ def check_arguments(tool: ToolDefinition, arguments: Any) -> Mapping[str, Any]:
         raise Misfit([{"path": error.path, "message": str(error)}]) from error
     if tool.shape is not None:
         return tool.shape.load(plain)
-    if problems := misfits(plain, tool.input_schema):
+    if problems := bounded_misfits(plain, tool.input_schema):
         raise Misfit(problems)
     return plain
 

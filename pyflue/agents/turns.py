@@ -65,8 +65,8 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
     texts: list[str] = []
     repairs = continuations = 0
     while True:
-        asked = await _ask(operation, plan, said)
-        if asked.tool_uses:
+        asked = await _ask(operation, plan, said, purpose="repair" if repairs else "agent")
+        if asked.tool_uses and asked.stop_reason is not StopReason.REFUSAL:
             texts.clear()
             said = await run_tools(operation, plan.toolbox, asked)
             continue
@@ -99,15 +99,15 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
         return Answer(text=text, model=asked.model, data=data, data_raw=raw)
 
 
-async def _ask(operation: Operation, plan: Plan, said: tuple[Block, ...]) -> Asked:
+async def _ask(operation: Operation, plan: Plan, said: tuple[Block, ...], *, purpose: str) -> Asked:
     await compaction.compact_if_long(operation, plan.model, said)
     try:
-        return await ask(operation, plan.model, _request(operation, plan), said, on_text=plan.on_text)
+        return await ask(operation, plan.model, _request(operation, plan), said, purpose=purpose, on_text=plan.on_text)
     except ContextOverflow:
         # The estimate was too low, or the model takes less than we know. Once shorter, once more.
         if not await compaction.compact(operation, plan.model, reason="overflow"):
             raise
-    return await ask(operation, plan.model, _request(operation, plan), said, on_text=plan.on_text)
+    return await ask(operation, plan.model, _request(operation, plan), said, purpose=purpose, on_text=plan.on_text)
 
 
 def _request(operation: Operation, plan: Plan) -> ModelRequest:

@@ -137,6 +137,8 @@ class _Late:
         self._workspace = workspace
         self.kind = kind
         self.is_journaled = kind == "virtual"
+        #: Without a factory that opens it, only the policy can.
+        self.reaches_out = kind != "virtual"
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:

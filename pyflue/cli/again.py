@@ -108,6 +108,7 @@ def replay_run(ctx: click.Context, run_id: str, as_json: bool) -> None:
     """
     from ..engine import loops
     from ..engine.replaying import replay
+    from ..main import LazyAgents
     from ..workflows import Catalog
 
     settings = load_settings(project_root(ctx))
@@ -115,9 +116,15 @@ def replay_run(ctx: click.Context, run_id: str, as_json: bool) -> None:
     async def compare() -> Replayed:
         async with open_for_reading(ctx) as journal:
             await find_run(journal, run_id)
+            agents = LazyAgents(settings)
             with prints_aside():
                 catalog = Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s)
-                return await replay(journal, catalog, run_id, limits=settings.limits, root=settings.root)
+                try:
+                    return await replay(
+                        journal, catalog, run_id, limits=settings.limits, root=settings.root, agents=agents
+                    )
+                finally:
+                    await agents.close()
 
     replayed = loops.run(compare())
     if as_json:

@@ -17,7 +17,18 @@ from ..errors import InstanceNotFound, InvalidRequest, PyFlueError, SessionNotFo
 from ..journal import Journal
 from ..journal import follow as follow_journal
 from .events import FORMATS, EventJson, to_json
-from .output import local_time, paint, print_field, print_json, print_table, prints_aside, safe_json, say, shown
+from .output import (
+    local_time,
+    one_line,
+    paint,
+    print_field,
+    print_json,
+    print_table,
+    prints_aside,
+    safe_json,
+    say,
+    shown,
+)
 from .params import AgentName, Words, json_option, read_value, server_option
 from .project import PICKED_UP, ask_server, client_of, open_for_reading, project_root
 from .running import enqueue, refuse_in_memory
@@ -410,6 +421,10 @@ def _lines_of(entry: dict[str, Any]) -> list[str]:
         elif block.get("type") == "tool_use":
             arguments = codec.encode(block.get("input")).decode()
             lines.append(paint(shown(f"· {block.get('name')} {arguments}"), dim=True))
+        elif block.get("type") == "tool_result":
+            told = "\n".join(str(part["text"]) for part in block.get("content", ()) if part.get("type") == "text")
+            failed = "failed: " if block.get("is_error") else ""
+            lines.append(paint(f"· {block.get('type')} {failed}{one_line(told)}", dim=True))
         else:
             lines.append(paint(f"· {shown(str(block.get('type')))}", dim=True))
     return [paint(shown(str(entry.get("role", ""))), bold=True), *lines]

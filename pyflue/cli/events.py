@@ -15,6 +15,7 @@ import click
 
 from .. import codec
 from ..journal import Event, EventType
+from . import agent_events
 from .output import error_lines, local_time, paint, safe_json, short_json, shown, took
 from .waits import describe
 
@@ -69,8 +70,8 @@ def plain_detail(event: EventJson) -> str:
 def _level(event: EventJson) -> str:
     """How serious an event is.
 
-    A log line has its own level. The end of a failed run is an error; what went wrong and may still turn out well is a
-    warning; everything else is information.
+    A log line has its own level. The end of a failed run, and a model that does not answer, is an error; what went
+    wrong and may still turn out well is a warning; everything else is information.
     """
     data = event["data"]
     if not isinstance(data, dict):
@@ -78,20 +79,26 @@ def _level(event: EventJson) -> str:
     status: Any = data.get("status")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
     if event["type"] == EventType.LOG and data.get("level") in LEVELS:  # pyright: ignore[reportUnknownMemberType]
         return str(data["level"])  # pyright: ignore[reportUnknownArgumentType]
-    if event["type"] == EventType.RUN_END and status == "failed":
+    if (event["type"] in _ENDS and status == "failed") or event["type"] == EventType.ERROR:
         return "error"
     if event["type"] in _WARNINGS or (event["type"] == EventType.STEP_END and status == "failed"):
+        return "warn"
+    if event["type"] in _TOLD_FAILURES and data.get("is_error"):  # pyright: ignore[reportUnknownMemberType]
         return "warn"
     return "info"
 
 
+_ENDS = frozenset({EventType.RUN_END, EventType.INTERACTION_END})
+_TOLD_FAILURES = frozenset({EventType.OPERATION, EventType.TOOL_END, EventType.TASK_END})
 _WARNINGS = frozenset({EventType.STEP_RETRY, EventType.SIGNAL_REFUSED, EventType.REPLAY_DRIFT})
 
 
 def _detail(event: EventJson) -> str:
     if not isinstance(event["data"], dict):
         return _value(event["data"])
-    fields: dict[str, Any] = dict(event["data"])  # pyright: ignore[reportUnknownArgumentType]
+    fields: dict[str, Any] = agent_events.without_ids(dict(event["data"]))  # pyright: ignore[reportUnknownArgumentType]
+    if event["type"] == EventType.INTERACTION_ACCEPTED:
+        fields["interaction_id"] = event.get("interaction_id")
     words = _WORDS.get(event["type"])
     parts = [] if words is None else words(fields)
     parts += [f"{paint(shown(key), dim=True)}={_value(value)}" for key, value in fields.items()]
@@ -99,7 +106,7 @@ def _detail(event: EventJson) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, str) and value and " " not in value and '"' not in value:
+    if isinstance(value, str) and value and value.isprintable() and " " not in value and '"' not in value:
         return shown(value)
     return safe_json(codec.encode(value)).decode()
 
@@ -205,6 +212,7 @@ _WORDS: Mapping[str, Callable[[dict[str, Any]], list[str]]] = {
     EventType.SIGNAL: _signal,
     EventType.SIGNAL_REFUSED: _signal_refused,
     EventType.REPLAY_DRIFT: _replay_drift,
+    **agent_events.WORDS,
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..engine import Graph
@@ -53,11 +53,15 @@ def to_svg(graph: _Dict) -> str:
     height = max((y for _, y in places.values()), default=0) + _HEIGHT + _MARGIN
     # Edges that leave their way around other nodes do so on the right.
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + _GAP_X}" height="{height}" '
-        f'viewBox="0 0 {width + _GAP_X} {height}">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + _GAP_X}" height="{height}" '
+            f'viewBox="0 0 {width + _GAP_X} {height}">'
+        ),
         f"<style>{_STYLE}</style>",
-        '<defs><marker id="to" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<polygon points="0,0 8,4 0,8" fill="#5b6770"/></marker></defs>',
+        (
+            '<defs><marker id="to" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+            '<polygon points="0,0 8,4 0,8" fill="#5b6770"/></marker></defs>'
+        ),
     ]
     for edge in graph["edges"]:
         parts += _line(edge, places[edge["source"]], places[edge["target"]])

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 #: Events of durable calls that a watcher wants to see while they last, and what to put before them.
-_SHOWN = {EventType.STEP_START: "", EventType.STEP_RETRY: "", EventType.RUN_WAITING: "waits "}
+_SHOWN = {
+    EventType.STEP_START: "",
+    EventType.STEP_RETRY: "",
+    EventType.RUN_WAITING: "waits ",
+    EventType.TURN_REQUEST: "",
+    EventType.TOOL_START: "",
+}
 #: Runs that end sooner are shown without a line that flashes up (and without the time it takes to import rich).
 _QUIET_S = 0.3
 

@@ -7,6 +7,7 @@ that reorders text is shown as an escape. JSON stays JSON: there the same charac
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -66,6 +67,26 @@ def took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else str(timedelta(seconds=int(seconds)))
 
 
+def used(usage: Mapping[str, Any] | None) -> str:
+    """What model work used, to read: `812 tokens in, 9 out, $0.0009`; empty if it used nothing."""
+    if usage is None or not (usage.get("input_tokens") or usage.get("output_tokens")):
+        return ""
+    parts = [f"{usage.get('input_tokens', 0):,} tokens in", f"{usage.get('output_tokens', 0):,} out"]
+    if usage.get("cache_read_tokens"):
+        parts.append(f"{usage['cache_read_tokens']:,} read from the cache")
+    cost = usage.get("cost_usd")
+    if cost != 0:  # what costs nothing is a scripted model
+        parts.append("price unknown" if cost is None else f"${_dollars(cost)}")
+    return ", ".join(parts)
+
+
+def _dollars(cost: float) -> str:
+    """Cents of what is dear, two digits of what is not; never as 3.5e-05."""
+    if cost >= 1:
+        return f"{cost:,.2f}"
+    return f"{cost:.{1 - math.floor(math.log10(cost))}f}" if cost > 0 else f"{cost:g}"
+
+
 def roughly(seconds: float) -> str:
     """A length of time in its largest unit: `45s`, `12m`, `3h`, `2d`."""
     for unit, unit_s in (("d", 86400), ("h", 3600), ("m", 60)):
@@ -78,6 +99,11 @@ def short_json(value: Any) -> str:
     """A value on a part of a line: a string as it is, anything else as compact JSON, cut where it gets long."""
     text = value if isinstance(value, str) else codec.encode(value).decode()
     return shown(text if len(text) <= _SHORT else text[: _SHORT - 1] + "…")
+
+
+def one_line(text: str) -> str:
+    """The beginning of a text that may have many lines, on a part of one."""
+    return short_json(" ".join(text[: 4 * _SHORT].split()))
 
 
 def print_field(name: str, value: str) -> None:

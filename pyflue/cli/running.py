@@ -23,7 +23,7 @@ from ..journal import EventType, Journal, NewRun, Outcome, RunStatus
 from .errors import USAGE, Problem
 from .events import EventJson, to_json
 from .live import Reporter, reporter
-from .output import error_lines, print_json, print_result, say
+from .output import error_lines, print_json, print_result, say, shown
 from .waits import WaitJson, is_worth_telling, lines_about
 
 if TYPE_CHECKING:
@@ -185,8 +185,16 @@ def report(ended: Ended, *, as_json: bool) -> None:
     for line in error_lines(error)[1:]:
         say(line)
     failed = RunFailed(ended.run_id, error)
-    failed.hint = f"pyflue logs {ended.run_id}"
+    failed.hint = f"{_advice(error)}pyflue logs {ended.run_id}"
     raise failed
+
+
+def _advice(error: Mapping[str, Any]) -> str:
+    """What to tell whoever has to mend it, before the command that shows the rest."""
+    if str(error.get("message")).startswith("'coroutine' object "):
+        return "An `await` is missing there. "
+    # A traceback says where; an error of ours has none.
+    return f"Raised at {shown(str(error['where']))}. " if error.get("where") and not error.get("traceback") else ""
 
 
 def report_accepted(run_id: str, *, as_json: bool, waits_for: str) -> None:

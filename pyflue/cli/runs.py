@@ -15,7 +15,20 @@ from ..clock import rfc3339, to_us
 from ..errors import RunFinished, RunNotFinished, RunNotFound
 from ..journal import Journal, Run, RunFilter, RunStatus, StepStatus
 from .again import fork_run, replay_run, retry_run
-from .output import error_lines, local_time, paint, print_field, print_json, print_table, say, short_json, shown, took
+from .output import (
+    error_lines,
+    local_time,
+    one_line,
+    paint,
+    print_field,
+    print_json,
+    print_table,
+    say,
+    short_json,
+    shown,
+    took,
+    used,
+)
 from .params import Duration, RunId, WorkflowName, json_option, server_option
 from .project import ask_server, find_run, open_for_reading, open_for_writing, record_of, what_it_waits_for
 from .waits import answered_by, describe
@@ -29,6 +42,8 @@ _CANCEL_S = 3.0
 _PAGE = 200
 #: Where a list goes on; the same word here and from a server.
 _CURSOR = re.compile(r"r([0-9a-f]{1,15})")
+#: Kinds of steps whose value is an answer with what it used.
+_OPERATIONS = frozenset({"prompt", "skill", "task"})
 _COLOURS = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "blue", "waiting": "cyan"}
 
 
@@ -281,8 +296,23 @@ def _step_row(step: Mapping[str, Any]) -> list[str]:
     if step["error"] is not None:
         came_of_it = shown(error_lines(step["error"])[0])
     elif step["status"] == StepStatus.COMPLETED:
-        came_of_it = short_json(step["value"])
+        came_of_it = _came_of(step["kind"], step["value"])
     return [step["step"], step["kind"], step["status"], str(step["attempts"]), _took(step), came_of_it]
+
+
+def _came_of(kind: str, value: Any) -> str:
+    """What a step gave; of an agent's work what it said and used, not how that is kept."""
+    if isinstance(value, dict):
+        kept: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        if kind == "tool" and "content" in kept:
+            told = "\n".join(str(block.get("text", f"[{block.get('type')}]")) for block in kept["content"])
+            return f"{'failed: ' if kept.get('is_error') else ''}{one_line(told)}"
+        if kind == "turn" and "usage" in kept:
+            return ", ".join(filter(None, (shown(str(kept.get("model"))), used(kept["usage"]))))
+        if kind in _OPERATIONS and isinstance(kept.get("answer"), dict):
+            answer = kept["answer"]
+            return short_json(answer["data"]) if answer.get("data") is not None else one_line(str(answer.get("text")))
+    return short_json(value)
 
 
 def _print_record(record: Mapping[str, Any], *, server: str | None) -> None:
@@ -292,6 +322,7 @@ def _print_record(record: Mapping[str, Any], *, server: str | None) -> None:
         if record[name] is not None:
             print_field(name.removesuffix("_at").replace("_", " "), local_time(record[name]))
     print_field("took", _took(record))
+    print_field("used", used(record.get("usage")))
     print_field("tags", shown(", ".join(record["tags"])))
     for name in ("attempt", "parent_run_id", "retried_from", "forked_from", "workflow_version"):
         print_field(name.replace("_", " "), shown(str(record[name] or "")))

@@ -59,12 +59,17 @@ async def talk_here(
     """An instance of an agent of this project, driven by this process and only as far as it asks itself.
 
     Without a name it is one of the agent that the settings make.
+
+    Raises:
+        AgentNotFound, AgentInvalid: before anything is said.
     """
     from ..main import open_project
 
     with prints_aside():
         project = open_project(project_root(ctx), options=options)
         try:
+            if name is not None:
+                await asyncio.to_thread(project.agents.find, name)
             async with project.engine(adopts=False) as engine:
                 yield _Here(project, engine, name, instance_id)
         finally:

@@ -6,6 +6,7 @@ record holds in `waiting_for` and its event `run_waiting` in `waits`.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from .output import local_time, shown
 
 WaitJson: TypeAlias = Mapping[str, Any]
 
+#: The key of the pause between two attempts at a model call.
+_PAUSE_OF_TURN = re.compile(r"(^|/)turn(#\d+)?/pause-\d+$")
 #: As many waits of one run as are told one by one.
 _TOLD = 10
 
@@ -23,6 +26,8 @@ def describe(wait: WaitJson) -> str:
     """What is waited for: `approval ship, due 2026-11-21 12:00:00`."""
     due = "" if wait["due_at"] is None else local_time(wait["due_at"])
     if wait["kind"] == "timer":
+        if _PAUSE_OF_TURN.search(str(wait.get("step", ""))):
+            return f"its model, which failed and is asked again at {due}"
         return f"the time {due}"
     what = "run" if wait["kind"] == "child" else wait["kind"]
     return shown(f"{what} {wait['name']}") + (f", due {due}" if due else "")

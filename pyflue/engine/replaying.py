@@ -21,6 +21,7 @@ from ..errors import PyFlueError, RunNotFinished, RunNotFound
 from ..journal import EventType, Fence, Journal, NewEvent, NewRun, Run, RunStatus, Step, StepStatus, Wait, WaitState
 from ..settings import Limits
 from . import failures, scopes
+from .agents import AgentHost
 from .calls import Call, Calls
 from .context import FlueContext, Written
 from .recorder import JournalRecorder
@@ -52,9 +53,17 @@ class _Diverged(BaseException):
 
 
 async def replay(
-    journal: Journal, workflows: WorkflowSource, run_id: str, *, limits: Limits | None = None, root: Path | None = None
+    journal: Journal,
+    workflows: WorkflowSource,
+    run_id: str,
+    *,
+    limits: Limits | None = None,
+    root: Path | None = None,
+    agents: AgentHost | None = None,
 ) -> Replayed:
     """Run a workflow's code against the record of one of its runs.
+
+    `agents` makes the harnesses of its agents, which have their records and nothing else; the caller closes it.
 
     Raises:
         RunNotFound; RunNotFinished; WorkflowNotFound; WorkflowInvalid; PayloadInvalid.
@@ -67,12 +76,15 @@ async def replay(
     workflow = await asyncio.to_thread(workflows.find, run.workflow)
     parsed = workflow.parse(codec.load(run.payload or codec.NULL))
     scopes.install(asyncio.get_running_loop())
-    calls = _RecordedCalls(run, journal, workflow, limits or Limits(), root)
+    calls = _RecordedCalls(run, journal, workflow, limits or Limits(), root, agents)
     calls.remember(await journal.history(run_id))
     try:
         return await _play(run, workflow, parsed, calls)
     finally:
         calls.parking.close()
+        ending = None if agents is None else agents.end(calls)
+        if ending is not None:
+            await ending
 
 
 async def _play(run: Run, workflow: Workflow, payload: Any, calls: _RecordedCalls) -> Replayed:
@@ -136,7 +148,15 @@ class _RecordedCalls(Calls):
 
     __slots__ = ("_consumed", "_run", "made")
 
-    def __init__(self, run: Run, journal: Journal, workflow: Workflow, limits: Limits, root: Path | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        journal: Journal,
+        workflow: Workflow,
+        limits: Limits,
+        root: Path | None,
+        agents: AgentHost | None,
+    ) -> None:
         super().__init__(
             fence=Fence(run_id=run.run_id, owner="", attempt=run.attempt),
             journal=journal,
@@ -148,6 +168,7 @@ class _RecordedCalls(Calls):
             root=root,
             accepted=None,
             is_strict=False,
+            agents=agents,
         )
         self._run = run
         self._consumed: set[str] = set()
@@ -191,8 +212,10 @@ class _RecordedCalls(Calls):
         return f"the recorded {first.call} {first.key!r} is not made any more", first.key
 
     def _end(self, call: Call) -> NoReturn:
-        if self._run.status is not RunStatus.COMPLETED and self.not_made() is None:
-            raise _Diverged(None, call.key)  # where the run was ended
+        if self._run.status is not RunStatus.COMPLETED:
+            self._consumed.add(call.key)  # what an unfinished prompt did is recorded below it
+            if self.not_made() is None:
+                raise _Diverged(None, call.key)  # where the run was ended
         raise _Diverged(self._new(call.key, call.kind), call.key)
 
     def _new(self, key: str, kind: str) -> str:

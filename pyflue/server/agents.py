@@ -21,7 +21,6 @@ from ..errors import (
     DispatchFinished,
     InstanceBusy,
     InvalidQuery,
-    PyFlueError,
     RouteNotFound,
     RunFinished,
     SessionNotFound,
@@ -194,12 +193,15 @@ class AgentRoutes:
         return json_answer(200, {**shown_instance(info), "sessions": sessions})
 
     async def delete(self, scope: Scope, headers: RequestHeaders) -> Answer:
+        from ..agents.room import forget_files
+
         check_media_type(headers)
         Query(scope["query_string"], _NONE)
         stream_id = await self._find(scope, headers, "delete")
         await find_instance(self._journal, stream_id)
         if await self._journal.delete_stream(stream_id) is False:
             raise InstanceBusy(scope["path_params"]["name"], scope["path_params"]["instance_id"])
+        await forget_files(self._services.settings, stream_id)
         return NoContent()
 
     async def events(self, scope: Scope, headers: RequestHeaders) -> Answer:
@@ -292,7 +294,7 @@ class AgentRoutes:
         name, instance_id = ids.parse_agent_stream(stream_id) or ("", "")
         try:
             await self._asking.find(name, instance_id, action="read", request=request)
-        except PyFlueError:
+        except Exception:  # noqa: BLE001  (the file's hook: whatever it raises is a no)
             return False
         return True
 

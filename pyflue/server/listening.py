@@ -70,7 +70,8 @@ def bind(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         sock.close()
         where = f"{settings.host}:{settings.port}"
-        raise SettingsInvalid("server.port", "the settings", f"cannot listen on {where}: {error.strerror}.") from error
+        problem = f"cannot listen on {where}: {error.strerror}. Choose another one with --port, or 0 for a free one."
+        raise SettingsInvalid("server.port", "the settings or the command line", problem) from error
     return sock
 
 

@@ -34,6 +34,7 @@ _WITH_ERRORS = frozenset(
         EventType.INTERACTION_END,
         EventType.OPERATION,
         EventType.TASK_END,
+        EventType.TOOL_END,
         EventType.ERROR,
     }
 )
@@ -202,7 +203,9 @@ def for_caller(event: Event, *, dev: bool) -> Event:
     data = codec.load(event.data)
     if "exception" not in (data.get("error") or {}):
         return event
-    return replace(event, data=Raw(codec.encode({**data, "error": {"type": data["error"]["type"]}})))
+    told = {**data, "error": {"type": data["error"]["type"]}}
+    told.pop("result", None)  # what a tool of the author's raised, which its model is told
+    return replace(event, data=Raw(codec.encode(told)))
 
 
 async def first_of(work: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Any]) -> T | None:

@@ -91,7 +91,7 @@ class Gate:
         """What an allowed origin may send. The origin itself is named by `cors_headers`."""
         return NoContent(
             [
-                (b"access-control-allow-methods", b"GET, POST, DELETE"),
+                (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
                 (
                     b"access-control-allow-headers",
                     b"authorization, content-type, idempotency-key, last-event-id, signal-id",

@@ -526,3 +526,12 @@ async def test_a_model_that_fails_is_stood_in_for(stage: Stage) -> None:
 
     assert result_of(await stage.run(work)) == ["Here.", "scripted/second"]
     assert (broken.count, spare.count) == (1, 1)
+
+
+async def test_a_workflow_may_return_the_reply_itself(stage: Stage) -> None:
+    model = Asked(["Plain."])
+
+    async def work(ctx: Context) -> Any:
+        return await (await (await ctx.init(model.agent())).session()).prompt("Go")
+
+    assert result_of(await stage.run(work)) == "Plain."

@@ -392,6 +392,11 @@ async def test_a_person_may_change_the_arguments(stage: Stage) -> None:
     run, _ = await decided(stage, bank, approved=True, data=data)
     assert result_of(run) == "Done."
     assert bank.paid == [(3, "Bob")]
+    (started,) = await stage.told(run.run_id, "tool_start")
+    assert started["arguments"] == {"amount": 3, "to": "Bob"}
+    ((told, is_error),) = bank.told
+    assert told.startswith('A person changed the arguments before the call: {"amount":3,"to":"Bob"}')
+    assert not is_error
 
 
 @promise("agents.approval")

@@ -15,7 +15,8 @@ from typing import Any
 
 from ... import codec
 from ...errors import NotSerializable
-from ...typed import Misfit, check_schema, misfits
+from ...typed import Misfit, check_schema
+from ..bounded import bounded_misfits
 from ..checking import shown
 
 #: Most tools of one server.
@@ -157,7 +158,7 @@ class Arguments:
         self._checked = loosened(schema)
 
     def load(self, value: Any) -> Any:
-        problems = misfits(value, self._checked)
+        problems = bounded_misfits(value, self._checked)
         if problems:
             raise Misfit(problems)
         return value

@@ -65,6 +65,7 @@ class AnthropicModel:
         self.id = setup.id
         self._setup = setup
         self._family = families.claude(setup.name)
+        self._base_url = setup.settings.base_url or setup.env.get("ANTHROPIC_BASE_URL") or _BASE_URL
         self._client: anthropic.AsyncAnthropic | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
@@ -140,7 +141,7 @@ class AnthropicModel:
         return anthropic.AsyncAnthropic(
             # Never None: then the library would look for keys in the process and in files of its own.
             api_key=key,
-            base_url=settings.base_url or self._setup.env.get("ANTHROPIC_BASE_URL") or _BASE_URL,
+            base_url=self._base_url,
             default_headers=headers,
             max_retries=0,
             timeout=httpx2.Timeout(settings.timeout_s, read=settings.idle_timeout_s),
@@ -188,9 +189,10 @@ class AnthropicModel:
                     self.id, error.status_code, error.response.headers, error.body, secrets=self._secrets()
                 )
             case anthropic.APITimeoutError() | httpx2.TimeoutException():
-                return failures.unreachable(self.id, "it was silent for too long")
+                return failures.unreachable(self.id, self._base_url, "it was silent for too long")
             case anthropic.APIConnectionError() | httpx2.RequestError():
-                return failures.unreachable(self.id, str(error.__cause__ or error).rstrip(".") or type(error).__name__)
+                problem = str(error.__cause__ or error).rstrip(".") or type(error).__name__
+                return failures.unreachable(self.id, self._base_url, problem)
             case _:
                 problem = f"{self.id} could not be asked: {type(error).__name__}: {error}"
                 return ModelFailed(problem[:1000], is_retryable=False)

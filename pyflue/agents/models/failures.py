@@ -63,9 +63,10 @@ def from_status(
     )
 
 
-def unreachable(model: str, problem: str) -> ModelFailed:
+def unreachable(model: str, base_url: object, problem: str) -> ModelFailed:
     """The provider could not be reached, or the connection to it broke: both pass."""
-    return ModelFailed(f"{model}: no answer from the provider: {problem}.", is_retryable=True)
+    where = _address(str(base_url))
+    return ModelFailed(f"{model}: no answer from the provider at {where}: {problem}.", is_retryable=True)
 
 
 def broken(model: str, problem: str, *, is_retryable: bool = True) -> ModelFailed:
@@ -110,6 +111,18 @@ def check_content_type(content_type: str) -> None:
     if kind in ("text/html", "application/json", "text/plain"):
         what = "an HTML page" if kind == "text/html" else kind
         raise StreamBroken(f"is {what}, not a stream of events; check the provider's base_url", is_retryable=False)
+
+
+def _address(url: str) -> str:
+    """An address to show: without a user's name, a password or a query, any of which may be a key."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that is none"
+    host = parts.netloc.rpartition("@")[2]
+    return _short(f"{parts.scheme}://{host}{parts.path}" if parts.scheme or host else parts.path)
 
 
 def _number(text: str | None) -> float | None:

@@ -178,9 +178,10 @@ class OpenAIModel:
                     self.id, error.status_code, error.response.headers, error.body, secrets=self._secrets()
                 )
             case openai.APITimeoutError() | httpx2.TimeoutException():
-                return failures.unreachable(self.id, "it was silent for too long")
+                return failures.unreachable(self.id, self._base_url, "it was silent for too long")
             case openai.APIConnectionError() | httpx2.RequestError():
-                return failures.unreachable(self.id, str(error.__cause__ or error).rstrip(".") or type(error).__name__)
+                problem = str(error.__cause__ or error).rstrip(".") or type(error).__name__
+                return failures.unreachable(self.id, self._base_url, problem)
             case openai.APIError():
                 return failures.from_status(self.id, _status(error.body), {}, error.body, secrets=self._secrets())
             case _:

@@ -51,6 +51,8 @@ def params(name: str, request: ModelRequest, *, provider: str, is_compatible: bo
         ]
     if request.max_tokens is not None:
         made["max_tokens" if is_compatible else "max_completion_tokens"] = request.max_tokens
+    if request.temperature is not None:
+        made["temperature"] = request.temperature
     effort = request.thinking and families.reasoning_effort(name, request.thinking)
     if effort:
         made["reasoning_effort"] = effort

@@ -58,6 +58,8 @@ class ModelRequest:
     #: Most tokens of the reply; None takes the adapter's choice for the model.
     max_tokens: int | None = None
     thinking: ThinkingLevel | None = None
+    #: For adapters that speak Chat Completions; others have models that choose for themselves.
+    temperature: float | None = None
     #: JSON Schema that the text of the reply has to fit, for adapters whose `has_schema_mode` is true.
     output_schema: Mapping[str, Any] | None = None
 

@@ -95,6 +95,11 @@ class VirtualSandbox:
             self._files[WORKSPACE].mkdir(self.cwd[len(WORKSPACE) :], True)
             self._look_everywhere = True
 
+    @property
+    def reaches_out(self) -> bool:
+        """Whether its commands can do more than change its files: reach the network, or run functions of the host."""
+        return self._network is not False or bool(self._commands)
+
     # --- commands
 
     async def exec(
@@ -132,11 +137,14 @@ class VirtualSandbox:
         stderr = result.stderr
         if result.error is not None and result.error not in stderr:
             stderr = f"{stderr}{result.error}\n"
+        limit = self._limits.output_bytes
+        stdout, is_stdout_cut = _kept(result.stdout, limit, is_cut=result.stdout_truncated)
+        stderr, is_stderr_cut = _kept(stderr, limit, is_cut=result.stderr_truncated)
         return CommandResult(
-            stdout=result.stdout + (_CUT if result.stdout_truncated else ""),
-            stderr=stderr + (_CUT if result.stderr_truncated else "") + lost,
+            stdout=stdout,
+            stderr=stderr + lost,
             exit_code=result.exit_code,
-            is_truncated=result.stdout_truncated or result.stderr_truncated,
+            is_truncated=is_stdout_cut or is_stderr_cut,
         )
 
     def _bash(self, folder: str, env: Mapping[str, str], timeout_s: float) -> Bash:
@@ -507,6 +515,14 @@ class _Place:
     files: FileSystem
     inner: str
     stamp: _Stamp | None
+
+
+def _kept(text: str, limit_bytes: int, *, is_cut: bool) -> tuple[str, bool]:
+    """As much of an output as is kept, and whether that is less than there was."""
+    data = text.encode(errors="replace")
+    if len(data) > limit_bytes:
+        text, is_cut = data[:limit_bytes].decode(errors="ignore"), True
+    return (f"{text}{_CUT}" if is_cut else text), is_cut
 
 
 class _Outputs:

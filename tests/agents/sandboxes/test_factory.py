@@ -21,6 +21,20 @@ class Elsewhere(VirtualSandbox):
     kind = "elsewhere"
 
 
+def test_the_names_of_sandboxes_are_functions_whatever_was_imported_before() -> None:
+    """`local`, `virtual` and `isolated` are modules, too."""
+    program = """
+import pyflue.agents.sandboxes.local
+from pyflue.agents.sandboxes import isolated, local, virtual
+import pyflue.agents.sandboxes.isolated
+import pyflue.agents.sandboxes.virtual
+from pyflue.agents import sandboxes
+print([callable(one) for one in (isolated, local, virtual, sandboxes.isolated, sandboxes.local, sandboxes.virtual)])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[True, True, True, True, True, True]\n"
+
+
 async def test_a_factory_gets_what_it_has_parameters_for(tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
