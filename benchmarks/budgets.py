@@ -81,6 +81,11 @@ BUDGETS: Sequence[Budget] = (
         figure=_ratio("three_steps.ours.per_second", "three_steps.dbos.per_second"),
         at_least=20,
     ),
+    Budget(
+        what="step classes, a call of 3 steps: stepflow-agent 0.1.0 / ours",
+        figure=_ratio("agentflow.original.three_steps_us", "agentflow.ours.three_steps_us"),
+        at_least=1,
+    ),
     Budget(what="import pyflue", figure=_figure("command.ours.import_ms"), at_most=40, unit="ms"),
     Budget(what="pyflue --help", figure=_figure("command.ours.help_ms"), at_most=150, unit="ms"),
     Budget(what="pyflue run echo", figure=_figure("command.ours.run_ms"), at_most=200, unit="ms"),
