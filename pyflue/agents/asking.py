@@ -60,10 +60,12 @@ async def ask(
     purpose: str = "agent",
     is_kept: bool = True,
     on_text: Callable[[str], None] | None = None,
+    answer: Callable[[Asked], Any] | None = None,
 ) -> Asked:
     """What the model says to `said`, after the messages of `request`.
 
     Both are added to the session's conversation, unless it is not kept there (`is_kept`) or the model refused.
+    `answer` says what the operation answers if this turn is its last; then both are recorded together.
 
     Raises:
         ModelError: it could not be asked, or not to the end. BudgetExceeded: before it is asked.
@@ -71,7 +73,7 @@ async def ask(
     calls = operation.calls
     call = calls.begin("turn", "turn")
     record = calls.recorded(call, None)
-    turn = _Turn(operation, call, model, request, said, purpose, is_kept, on_text)
+    turn = _Turn(operation, call, model, request, said, purpose, is_kept, on_text, answer)
     if isinstance(record, Step):
         if record.status is StepStatus.COMPLETED:
             return turn.replayed(record)
@@ -95,7 +97,9 @@ class _Turn:
         purpose: str,
         is_kept: bool,
         on_text: Callable[[str], None] | None,
+        answer: Callable[[Asked], Any] | None,
     ) -> None:
+        self._answer = answer
         self._operation = operation
         self._calls = operation.calls
         self._call = call
@@ -267,11 +271,20 @@ class _Turn:
             text=text,
             tool_calls=[{"tool_call_id": use.id, "tool": use.name} for use in message.tool_uses],
         )
-        attached = Attached(entries=entries, usage=Raw(codec.encode(session.run_usage.to_dict())))
+        asked = self._asked(message, text, reply.stop_reason, reply.model)
+        events = [calls.event(EventType.TURN, told)]
+        also = None
+        if self._answer is not None and (answered := self._answer(asked)) is not None:
+            closed = operation.close(answered)
+            if closed is not None:
+                also = closed[0]
+                events.append(closed[1])
+        usage_raw = Raw(codec.encode(session.run_usage.to_dict()))
+        attached = Attached(entries=entries, usage=usage_raw, also=also)
         # Before the record is waited for: whoever is aborted meanwhile leaves a conversation that has what is recorded.
         session.conversation.add(*kept)
-        await calls.record(step, calls.event(EventType.TURN, told), attached=attached)
-        return self._asked(message, text, reply.stop_reason, reply.model)
+        await calls.record(step, *events, attached=attached)
+        return asked
 
     def _asked(self, message: Message, text: str, stop_reason: StopReason, model: str) -> Asked:
         return Asked(

@@ -19,7 +19,7 @@ from ..engine import raised
 from ..engine.calls import Call, Calls
 from ..engine.scopes import inside
 from ..errors import JournalError, PyFlueError, RunStopped, SessionBusy
-from ..journal import Attached, EventType, NewEntry, NewStep, Step, StepStatus
+from ..journal import Attached, EventType, NewEntry, NewEvent, NewStep, Step, StepStatus
 from .content import Usage
 from .metering import Meter
 from .shell import redacted
@@ -49,6 +49,10 @@ class Operation:
     meter: Meter
     #: Values that are taken out of everything that is recorded, with their names.
     secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    #: Given its answer, what records that it is complete; None if that has to wait until everything is done.
+    closing: Callable[[Any], tuple[NewStep, NewEvent]] | None = None
+    #: Whether it is recorded as complete, or about to be: together with its last turn.
+    is_closed: bool = False
 
     @property
     def calls(self) -> Calls:
@@ -57,6 +61,13 @@ class Operation:
     def about(self, **more: Any) -> dict[str, Any]:
         """What each of its events says, and more."""
         return {"operation_id": self.operation_id, "session": self.session.name, **more}
+
+    def close(self, told: Any) -> tuple[NewStep, NewEvent] | None:
+        """What to record together with the turn that brings the answer; None if it is recorded by itself."""
+        if self.closing is None:
+            return None
+        self.is_closed = True
+        return self.closing(told)
 
     def redact(self, text: str) -> str:
         """Text without the values of secrets that it may show."""
@@ -90,7 +101,7 @@ class Operations:
 
     def abort(self) -> bool:
         """End the operation that is under way; whether there was one."""
-        if self._task is None or self._active is None:
+        if self._task is None or self._active is None or self._active.is_closed:
             return False
         self._is_aborted = True
         self._task.cancel()
@@ -161,13 +172,28 @@ class Operations:
         calls.announce(EventType.OPERATION_START, operation.about(kind=operation.kind, step=call.key, **told_about))
         await calls.ready()
         await calls.settle()
+
+        def completed(told: Any) -> tuple[NewStep, NewEvent]:
+            meter = operation.meter
+            value = {
+                "answer": told,
+                "usage": meter.usage.to_dict(),
+                "turns": meter.turns,
+                "seconds": round(meter.seconds, 6),
+            }
+            raw = Raw(codec.encode(value))
+            step = self._step(operation, StepStatus.COMPLETED, started_us, started_index, value=raw)
+            return step, calls.event(EventType.OPERATION, self._end(operation, began, None))
+
+        if finish is None and operation.kind != "task":  # a task has an event of its own after its last turn
+            operation.closing = completed
         try:
             with inside(call.scope.inner(call.key)):
                 answer, told = await body(operation)
         except (RunStopped, JournalError):
             raise
         except asyncio.CancelledError:
-            if calls.host.stopped_because is not None:
+            if calls.host.stopped_because is not None or operation.is_closed:
                 raise
             aborted = OperationAborted(f"Operation {operation.operation_id} was aborted.")
             end = self._end(operation, began, aborted)
@@ -187,16 +213,9 @@ class Operations:
             if calls.host.stopped_because is None:
                 calls.tell(EventType.OPERATION, self._end(operation, began, error))
             raise
-        meter = operation.meter
-        value = {
-            "answer": told,
-            "usage": meter.usage.to_dict(),
-            "turns": meter.turns,
-            "seconds": round(meter.seconds, 6),
-        }
-        raw = Raw(codec.encode(value))
-        step = self._step(operation, StepStatus.COMPLETED, started_us, started_index, value=raw)
-        end = calls.event(EventType.OPERATION, self._end(operation, began, None))
+        if operation.is_closed:
+            return answer
+        step, end = completed(told)
         if finish is None:
             # Its turns and tool calls are on disk: without this record it would be put together from them again.
             calls.record_soon(step, end)

@@ -309,7 +309,7 @@ class Session:
             said: tuple[Block, ...] = (*self.conversation.unanswered(), Text(text), *options.images)
             with around(operation):
                 answer = await turns.converse(operation, plan, said)
-            told = {"text": answer.text, "data": answer.data_raw, "model": answer.model}
+            told = answer.told
             reply = self._reply(told, operation.operation_id, meter, answer.data, has_data=wanted is not None)
             return reply, told
 

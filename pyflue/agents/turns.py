@@ -6,6 +6,7 @@ the loop itself keeps nothing: when a run is replayed it goes through the same t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,11 @@ class Answer:
     data: Any = None
     data_raw: Raw | None = None
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """As the operation's record has it."""
+        return {"text": self.text, "data": self.data_raw, "model": self.model}
+
 
 async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) -> Answer:
     """The model's answer to `said`.
@@ -65,7 +71,9 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
     texts: list[str] = []
     repairs = continuations = 0
     while True:
-        asked = await _ask(operation, plan, said, purpose="repair" if repairs else "agent")
+        answer = None if wanted is not None else functools.partial(_plain_answer, texts)
+        purpose = "repair" if repairs else "agent"
+        asked = await _ask(operation, plan, said, purpose=purpose, answer=answer)
         if asked.tool_uses and asked.stop_reason is not StopReason.REFUSAL:
             texts.clear()
             said = await run_tools(operation, plan.toolbox, asked)
@@ -99,7 +107,21 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
         return Answer(text=text, model=asked.model, data=data, data_raw=raw)
 
 
-async def _ask(operation: Operation, plan: Plan, said: tuple[Block, ...], *, purpose: str) -> Asked:
+def _plain_answer(texts: Sequence[str], asked: Asked) -> dict[str, Any] | None:
+    """What a prompt without `result=` answers with this turn; None if it is not the last one."""
+    if asked.stop_reason is not StopReason.END or asked.tool_uses:
+        return None
+    return Answer(text="".join([*texts, asked.text]), model=asked.model).told
+
+
+async def _ask(
+    operation: Operation,
+    plan: Plan,
+    said: tuple[Block, ...],
+    *,
+    purpose: str,
+    answer: Callable[[Asked], Any] | None,
+) -> Asked:
     await compaction.compact_if_long(operation, plan.model, said)
     try:
         return await ask(operation, plan.model, _request(operation, plan), said, purpose=purpose, on_text=plan.on_text)

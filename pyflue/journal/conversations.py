@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..codec import Raw
+from .calls import NewStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,8 @@ class Attached:
     files: Sequence[FileRecord] = ()
     #: The run's usage as a whole, from now on.
     usage: Raw | None = None
+    #: A further call that is complete with this step.
+    also: NewStep | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

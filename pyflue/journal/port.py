@@ -152,8 +152,8 @@ class Journal(Protocol):
         final. Recording is progress: the run's crashes are forgotten.
 
         What is `attached` is recorded in the same transaction: entries at the next positions of their sessions, what
-        became of files, the run's usage. They belong to the run's stream. A run keeps all versions of its files; the
-        stream of an instance keeps the newest of each path.
+        became of files, the run's usage, a further step. They belong to the run's stream. A run keeps all versions of
+        its files; the stream of an instance keeps the newest of each path.
         """
         ...
 

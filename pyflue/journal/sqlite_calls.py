@@ -64,6 +64,8 @@ class SqliteCalls:
             self._add(fence.run_id, step, index)
             if attached is not None:
                 self._writes.conversations.attach(fence.run_id, step.key, index, attached)
+                if attached.also is not None:
+                    self._add(fence.run_id, attached.also, index)
         return index
 
     def note(

@@ -65,7 +65,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Three of the names are those of modules in here, too; importing them must not put them in the functions' place."""
+    """Three of the names are those of modules in here, too; importing them must not put those in the place of these."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _HOMES or not isinstance(value, ModuleType):
