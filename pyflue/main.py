@@ -97,10 +97,12 @@ def open_project(root: Path | None = None, *, options: Mapping[str, Any] | None 
     Raises:
         ProjectNotFound, SettingsInvalid, and what `open_journal` raises.
     """
+    from .graph_models import for_project
     from .workflows import Catalog
 
     settings = load_settings(root if root is not None else find_root(Path.cwd()), options=options)
     journal = open_journal(settings.journal_url, settings=settings.journal, limits=settings.limits)
+    for_project(settings)
     return Project(
         settings=settings,
         catalog=Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -92,6 +92,7 @@ class Catalog:
         # Replaced, never changed in place: readers take no lock.
         self._slots: Mapping[str, _Slot] = {}
         self._served: Mapping[str, Workflow] = {}
+        self._reserved: Mapping[str, Callable[[], Workflow]] = {}
         self._discovery: Discovery | None = None
         self._dialects: Sequence[Dialect] | None = None
         self._dialect_diagnostics: Sequence[Diagnostic] = ()
@@ -163,6 +164,8 @@ class Catalog:
 
     def _find_unserved(self, name: str) -> Workflow:
         self._scan_once()
+        if name in self._reserved:
+            return self._reserved[name]()
         slot = self._slots.get(name)
         if slot is not None and not slot.is_loaded:
             self._load([name])
@@ -284,7 +287,9 @@ class Catalog:
 
     def _replace(self, slots: Mapping[str, _Slot]) -> None:
         self._slots = slots
-        self._served = {name: slot.workflow for name, slot in slots.items() if slot.workflow is not None}
+        self._reserved = {name: make for dialect in self._dialects or () for name, make in dialect.reserved.items()}
+        loaded = {name: slot.workflow for name, slot in slots.items() if slot.workflow is not None}
+        self._served = {name: workflow for name, workflow in loaded.items() if name not in self._reserved}
 
     def _face(self) -> object:
         """Everything of this catalog that others can see."""

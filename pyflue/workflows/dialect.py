@@ -6,7 +6,7 @@ returns a `Dialect`. Discovery asks each loader "is this file yours?"; downstrea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,5 +60,7 @@ class Dialect:
     routes: Callable[[Any], Sequence[Any]] = field(default=_no_routes)
     #: click commands.
     commands: Callable[[], Sequence[Any]] = field(default=_no_commands)
+    #: What makes workflows without a file (of definitions that come with a request), by names that no file then gets.
+    reserved: Mapping[str, Callable[[], Workflow]] = field(default_factory=dict[str, Callable[[], Workflow]])
     #: Whether files that other kinds claim as well are theirs: Python files are, of whatever kind they are besides.
     takes_the_rest: bool = False

@@ -1,0 +1,3 @@
+"""What nodes do, by their type."""
+
+from __future__ import annotations
