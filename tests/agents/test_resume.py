@@ -361,8 +361,10 @@ async def test_a_fork_begins_at_a_turn_or_at_a_tool_call(
         (
             {"text": "Never data."},
             {},
-            ("ResultUnavailable: The model gave no data of the wanted type in 2 attempts "
-            "(the last: The answer is not valid JSON: invalid character (byte 0))."),
+            (
+                "ResultUnavailable: The model gave no data of the wanted type in 2 attempts "
+                "(the last: The answer is not valid JSON: invalid character (byte 0))."
+            ),
         ),
         (
             calls(("exists", {"path": "a"})),
