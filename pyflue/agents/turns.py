@@ -123,13 +123,14 @@ async def _ask(
     answer: Callable[[Asked], Any] | None,
 ) -> Asked:
     await compaction.compact_if_long(operation, plan.model, said)
+    once = functools.partial(ask, operation, plan.model, purpose=purpose, on_text=plan.on_text, answer=answer)
     try:
-        return await ask(operation, plan.model, _request(operation, plan), said, purpose=purpose, on_text=plan.on_text)
+        return await once(_request(operation, plan), said)
     except ContextOverflow:
         # The estimate was too low, or the model takes less than we know. Once shorter, once more.
         if not await compaction.compact(operation, plan.model, reason="overflow"):
             raise
-    return await ask(operation, plan.model, _request(operation, plan), said, purpose=purpose, on_text=plan.on_text)
+    return await once(_request(operation, plan), said)
 
 
 def _request(operation: Operation, plan: Plan) -> ModelRequest:
