@@ -16,7 +16,7 @@ CLERK = """
 from pyflue import create_agent, tool
 from pyflue.errors import PyFlueError
 
-@tool(idempotent=True)
+@tool(idempotent=True, parallel=False)
 def stock(item: str) -> str:
     '''How much there is.'''
     with open("asked", "a") as file:
