@@ -165,7 +165,12 @@ def test_a_dispatch_on_a_server_is_done(project: Path, cli: Cli, server: str) ->
         if codec.load(line.encode())["type"] == "interaction_end":
             break
     following.send_signal(signal.SIGINT)
-    following.communicate(timeout=10)
+    try:
+        following.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        # Seen on a machine with far more to do than it has cores: one interrupt was lost. People press it again, too.
+        following.send_signal(signal.SIGINT)
+        following.communicate(timeout=10)
     assert following.returncode == 130
 
 
