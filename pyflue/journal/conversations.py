@@ -74,7 +74,7 @@ class Attached:
     files: Sequence[FileRecord] = ()
     #: The run's usage as a whole, from now on.
     usage: Raw | None = None
-    #: A further call that is complete with this step.
+    #: A further call that is complete with this step, and comes after it; the last of the events is its.
     also: NewStep | None = None
 
 

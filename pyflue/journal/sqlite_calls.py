@@ -61,11 +61,14 @@ class SqliteCalls:
     ) -> int | None:
         index = self._progress(fence, [*earlier, *events])
         if index is not None:
-            self._add(fence.run_id, step, index)
+            also = None if attached is None else attached.also
+            # The last event is that of the further step: each of the two has a place of its own.
+            own_index = index if also is None else index - 1
+            self._add(fence.run_id, step, own_index)
+            if also is not None:
+                self._add(fence.run_id, also, index)
             if attached is not None:
-                self._writes.conversations.attach(fence.run_id, step.key, index, attached)
-                if attached.also is not None:
-                    self._add(fence.run_id, attached.also, index)
+                self._writes.conversations.attach(fence.run_id, step.key, own_index, attached)
         return index
 
     def note(
