@@ -1,58 +1,95 @@
 """What the harness costs beside a model: per turn, per tool call, and with 500 sessions at once on a model of 50 ms.
 
-The model is scripted, the journal is the SQLite file with an fsync per commit. Run in a process of its own.
+The model is scripted, the journal is the SQLite file with an fsync per commit. Run in a process of its own, with its
+memory settled as `pyflue serve` does it.
+
+No session ever pauses: each prompts again as soon as it has its answer. Of the *crowd*, whose sessions come one after
+the other over two seconds, the prompts count that were made while all of them were open. The *herd* begins in the same
+instant, so that its answers keep arriving together, and all of its prompts count, the first ones as well.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from pyflue import codec
 from pyflue.engine import Engine, Submission, Workflow
-from pyflue.main import open_project
+from pyflue.main import open_project, settle_memory
 
 from .in_process import check_completed
 from .servers import fresh_project
 
 _WORKFLOW = "agent_turns"
 _TOOL_CALLS = 10
+_PROMPTS_OF_MANY = 40
+#: When each prompt began, and how many milliseconds it took besides the model's time.
+_Prompts: TypeAlias = Sequence[tuple[float, float]]
 
 
-async def measure(*, prompts: int, sessions: int, delay_s: float) -> dict[str, float]:
+async def measure(*, prompts: int, sessions: int, delay_s: float, spread_s: float) -> dict[str, float]:
     """The figures `agents.…`, in milliseconds."""
     with fresh_project() as folder:
         project = open_project(folder)
         try:
             async with project.engine(adopts=True) as engine:
                 workflow = project.catalog.find(_WORKFLOW)
-                await _took(engine, workflow, prompts=10, delay_s=0.0)  # what is imported at first use
-                alone = await _took(engine, workflow, prompts=prompts, delay_s=0.0)
-                with_tools = await _took(engine, workflow, prompts=prompts // 4, delay_s=0.0, tool_calls=_TOOL_CALLS)
-                crowd = await asyncio.gather(
-                    *(_took(engine, workflow, prompts=prompts // 10, delay_s=delay_s) for _ in range(sessions))
+                await _prompts(engine, workflow, prompts=10, delay_s=0.0)  # what is imported at first use
+                settle_memory()
+                alone = _took(await _prompts(engine, workflow, prompts=prompts, delay_s=0.0))
+                with_tools = _took(
+                    await _prompts(engine, workflow, prompts=prompts // 4, delay_s=0.0, tool_calls=_TOOL_CALLS)
                 )
+                many = functools.partial(_many, engine, workflow, sessions, prompts=_PROMPTS_OF_MANY, delay_s=delay_s)
+                crowd = _while_all_are_open(await many(spread_s=spread_s))
+                herd = [ms for one in await many(spread_s=0.0) for ms in _took(one)]
         finally:
             await project.journal.close()
     per_turn = _quantile(alone, 0.5)
-    # The first prompts of a crowd meet the start of all the others.
-    together = [ms for one in crowd for ms in one[len(one) // 4 :]]
     return {
         "agents.turn.p50_ms": per_turn,
         "agents.turn.p99_ms": _quantile(alone, 0.99),
         "agents.tool_call.p50_ms": (_quantile(with_tools, 0.5) - 2 * per_turn) / _TOOL_CALLS,
         "agents.crowd.sessions": sessions,
-        "agents.crowd.p50_ms": _quantile(together, 0.5),
-        "agents.crowd.p99_ms": _quantile(together, 0.99),
+        "agents.crowd.p50_ms": _quantile(crowd, 0.5),
+        "agents.crowd.p99_ms": _quantile(crowd, 0.99),
+        "agents.herd.p50_ms": _quantile(herd, 0.5),
+        "agents.herd.p99_ms": _quantile(herd, 0.99),
     }
 
 
-async def _took(
+async def _many(
+    engine: Engine, workflow: Workflow, sessions: int, *, prompts: int, delay_s: float, spread_s: float
+) -> Sequence[_Prompts]:
+    """The prompts of many sessions, which begin one after the other over so many seconds."""
+
+    async def one(number: int) -> _Prompts:
+        await asyncio.sleep(spread_s * number / sessions)
+        return await _prompts(engine, workflow, prompts=prompts, delay_s=delay_s)
+
+    return await asyncio.gather(*(one(number) for number in range(sessions)))
+
+
+def _while_all_are_open(many: Sequence[_Prompts]) -> Sequence[float]:
+    """How long those prompts took that began when every session had begun and none had made its last prompt."""
+    first = max(one[0][0] for one in many)
+    last = min(one[-1][0] for one in many)
+    if last <= first:
+        raise SystemExit("The first sessions had ended before the last one came: more prompts, or a smaller --spread.")
+    return [ms for one in many for began, ms in one if first <= began <= last]
+
+
+def _took(prompts: _Prompts) -> Sequence[float]:
+    return [ms for _, ms in prompts]
+
+
+async def _prompts(
     engine: Engine, workflow: Workflow, *, prompts: int, delay_s: float, tool_calls: int = 0
-) -> Sequence[float]:
-    """How long each prompt of one run took, besides the model's time."""
+) -> _Prompts:
+    """The prompts of one run."""
     payload: dict[str, Any] = {"prompts": prompts, "delay_s": delay_s, "tool_calls": tool_calls}
     raw = codec.encode_value(payload, "The payload")
     handle = await engine.submit(Submission(workflow=workflow, payload=raw, parsed=payload))
@@ -72,8 +109,11 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=400)
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--delay", type=float, default=0.05, help="seconds that the model takes in the crowd (0.05)")
+    parser.add_argument("--spread", type=float, default=2.0, help="seconds over which the crowd comes (2)")
     options = parser.parse_args()
-    figures = uvloop.run(measure(prompts=options.prompts, sessions=options.sessions, delay_s=options.delay))
+    figures = uvloop.run(
+        measure(prompts=options.prompts, sessions=options.sessions, delay_s=options.delay, spread_s=options.spread)
+    )
     print(codec.encode(figures).decode())
 
 

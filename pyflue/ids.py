@@ -2,12 +2,14 @@
 
 A run id is `workflow:<name>:<ulid>`. The stream of a continuing agent's instance is `agent:<name>:<instance>`, and the
 run id of one of its interactions `agent:<name>:<instance>:<ulid>`. Within a process ids grow even if the wall clock
-steps back.
+steps back. The 128 bits of each ULID are those of a UUID of version 7 (RFC 9562) as well: both begin with the time in
+milliseconds, and a dialect's API may want UUIDs.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _NAME = r"(?P<name>[^:\x00-\x20]{1,128})"
 _ULID = r"(?P<ulid>[0-7][0-9A-HJKMNP-TV-Z]{25})"
 AGENT_PREFIX = "agent:"
+#: The random part of a ULID.
+_RANDOM_BYTES = 10
 _STREAM_ID = rf"{AGENT_PREFIX}{_NAME}:(?P<instance>[A-Za-z0-9._~@+=-]{{1,128}})"
 _RUN_ID = re.compile(rf"workflow:{_NAME}:{_ULID}")
 _AGENT_STREAM = re.compile(_STREAM_ID)
@@ -35,13 +39,37 @@ class _NeverBack:
         return self._last_ms
 
 
+class _Randomness:
+    """Random bytes, taken from the system in larger portions.
+
+    Each time the system is asked, other threads get the interpreter, and under load it takes a while to come back.
+    """
+
+    def __init__(self) -> None:
+        self._portion = b""
+        self._used = 0
+        os.register_at_fork(after_in_child=self._forget)  # or parent and child would take the same
+
+    def __call__(self, timestamp_ms: int) -> bytes:
+        # One caller at a time: the generator has a lock.
+        if self._used + _RANDOM_BYTES > len(self._portion):
+            self._portion, self._used = os.urandom(256 * _RANDOM_BYTES), 0
+        start, self._used = self._used, self._used + _RANDOM_BYTES
+        chance = self._portion[start : self._used]
+        # The version and the variant of a UUID, in the places where a UUID has them.
+        return bytes((chance[0] & 0x0F | 0x70, chance[1], chance[2] & 0x3F | 0x80)) + chance[3:]
+
+    def _forget(self) -> None:
+        self._portion, self._used = b"", 0
+
+
 @functools.cache
 def _generator() -> ULIDGenerator:
     # Imported at first use: python-ulid reads its own package metadata on import, which costs a reader of the
     # journal (`pyflue logs`) more than everything else it imports.
     from ulid import LaxMonotonicPolicy, ULIDGenerator
 
-    return ULIDGenerator(clock=_NeverBack(), policy=LaxMonotonicPolicy())
+    return ULIDGenerator(clock=_NeverBack(), randomness=_Randomness(), policy=LaxMonotonicPolicy())
 
 
 def new_ulid() -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import codec
+from ..engine import calls_of
 from ..errors import RunCancelled, RunFailed, WorkflowNotFound
 from ..typed import Misfit, Shape
-from .durable import Durable, calls_of, own_copy
+from .durable import Durable, own_copy
 from .exceptions import StateValidationError
 from .execution import Execution
 from .executor import Children

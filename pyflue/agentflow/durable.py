@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import codec
 from ..clock import rfc3339
+from ..engine import calls_of
 from ..engine.retrying import ONCE
 from ..engine.retrying import RetryPolicy as EnginePolicy
 from ..engine.scopes import current as current_scope
@@ -46,7 +47,6 @@ from .retry import RetryPolicy, resolve_retry_policy
 
 if TYPE_CHECKING:
     from ..engine import BlockingContext, FlueContext
-    from ..engine.calls import Calls
     from .child_runs import Homes
     from .hooks import WorkflowHook
 
@@ -315,11 +315,6 @@ class _Attempts:
 
     def _children(self) -> list[dict[str, Any]]:
         return [child.to_dict() for child in self._result.child_workflows]
-
-
-def calls_of(ctx: FlueContext[Any] | BlockingContext[Any]) -> Calls:
-    """What a context hands its calls to; a dialect needs to look a little deeper than workflows do."""
-    return ctx._calls  # pyright: ignore[reportPrivateUsage]  (one door, here)
 
 
 def own_copy(shape: Shape, state: Any, workflow: str) -> Any:

@@ -25,6 +25,7 @@ from ..journal import Attached, EventType, NewStep, Step, StepStatus
 from .content import Block, Message, Text, ToolUse, Usage
 from .models.port import Model, ModelReply, ModelRequest, StopReason, TextDelta
 from .operations import Operation
+from .silence import Silence
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -188,7 +189,6 @@ class _Turn:
 
     async def _read(self, live: LiveTurn | None) -> ModelReply:
         idle_s = self._operation.session.settings.idle_timeout_s
-        loop = asyncio.get_running_loop()
         messages = self._request.messages
         # A list of its own in any case: the conversation's grows.
         messages = list(messages) if self._said is None else _joined(messages, self._said)
@@ -201,17 +201,12 @@ class _Turn:
             output_schema=self._request.output_schema,
         )
         reply: ModelReply | None = None
-        silence = asyncio.timeout(idle_s)
-        heard_at = loop.time()
-        ends_at = heard_at + max(_LONGEST_TURN_S, idle_s)
+        silence = Silence(idle_s, max(_LONGEST_TURN_S, idle_s))
         stream = self._model.stream(request)
         try:
-            async with silence:
+            with silence:
                 async for item in stream:
-                    now = loop.time()
-                    if now - heard_at > idle_s / 10:  # not for each of thousands of pieces
-                        heard_at = now
-                        silence.reschedule(min(now + idle_s, ends_at))
+                    silence.heard()
                     if isinstance(item, TextDelta):
                         if live is not None:
                             live.add(item.text)
@@ -220,9 +215,9 @@ class _Turn:
                     elif isinstance(item, ModelReply):
                         reply = item
         except TimeoutError:
-            if not silence.expired():
+            if not silence.is_over:
                 raise
-            if loop.time() >= ends_at:
+            if silence.is_endless:
                 raise ModelFailed(f"Model {self._model.id} came to no end.", is_retryable=False) from None
             raise ModelFailed(
                 f"Model {self._model.id} sent nothing for {idle_s:g} s.",

@@ -13,7 +13,7 @@ import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..engine.threads import run_in_own_thread
@@ -22,7 +22,6 @@ from ..settings import McpServerSettings, Settings, mcp_server_settings
 from . import checking
 from .budget import Budget
 from .commands import PyFlueCommand, checked_commands, environment
-from .instructions import project_instructions
 from .models.port import Model, ThinkingLevel
 from .profiles import (
     AgentProfile,
@@ -36,10 +35,11 @@ from .profiles import (
     checked_subagents,
     profile_to_role,
 )
-from .roles import Role, load_roles
+from .project_files import ProjectFiles, ProjectTexts
+from .roles import Role
 from .sandboxes.port import WORKSPACE
-from .skills import Skill, load_skills
-from .tools import BUILTIN_TOOLS, ToolDefinition, check_schemas, checked_tools
+from .skills import Skill
+from .tools import BUILTIN_TOOLS, ToolDefinition, check_schemas, checked_tools, has_schemas
 
 if TYPE_CHECKING:
     from .sandboxes.policy import SandboxPolicy
@@ -119,6 +119,8 @@ class AgentRuntimeConfig:
 AgentConfig: TypeAlias = AgentRuntimeConfig | AgentProfile | Mapping[str, Any]
 
 
+#: The fields of a configuration.
+_KNOWN = [each.name for each in dataclasses.fields(AgentRuntimeConfig)]
 #: A function that makes a configuration, with the context of the instance or without.
 Initializer: TypeAlias = (
     Callable[[AgentCreateContext], AgentConfig | Awaitable[AgentConfig]]
@@ -240,8 +242,11 @@ async def resolve_agent(
     tools: Sequence[ToolDefinition] = (),
     skills: Sequence[Skill] = (),
     subagents: Sequence[AgentProfile] = (),
+    files: ProjectFiles | None = None,
 ) -> Definition:
     """Make the definition of one instance. `tools`, `skills` and `subagents` come after the agent's own.
+
+    `files` reads the project's files for many who ask.
 
     Raises:
         AgentInvalid: something cannot be used as it is defined. What the initializer raises is passed on.
@@ -258,11 +263,20 @@ async def resolve_agent(
     for name, more in (("tools", tools), ("skills", skills), ("subagents", subagents)):
         if more:
             given[name] = [*checking.items("Agent", name, given.get(name) or ()), *more]
-    return await run_in_own_thread(_resolve, given, settings, root, default_name)
+    texts = await (files or ProjectFiles(settings.agent, root)).read()
+    what, definition = _resolve(given, settings, texts, default_name)
+    if has_schemas(definition.tools) or definition.subagents:
+        await run_in_own_thread(_check_schemas, what, definition)  # takes a library, and time
+    return definition
 
 
 def _arity(function: Callable[..., Any]) -> int | None:
     """How many arguments an initializer takes, 1 or 0; None if it can be called with neither."""
+    if type(function) is FunctionType and not function.__dict__:  # the usual case, without taking it apart
+        code, defaults = function.__code__, len(function.__defaults__ or ())
+        if not code.co_flags & inspect.CO_VARARGS and not code.co_kwonlyargcount:
+            least, most = code.co_argcount - defaults, code.co_argcount
+            return 1 if least <= 1 <= most else 0 if least == 0 else None
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -278,9 +292,8 @@ def _arity(function: Callable[..., Any]) -> int | None:
 
 def _given(value: Any) -> dict[str, Any]:
     """What an initializer said, as a dict of its fields."""
-    known = [each.name for each in dataclasses.fields(AgentRuntimeConfig)]
     if isinstance(value, AgentRuntimeConfig):
-        return {name: getattr(value, name) for name in known if getattr(value, name) is not None}
+        return {name: getattr(value, name) for name in _KNOWN if getattr(value, name) is not None}
     if isinstance(value, AgentProfile):
         return {"profile": value}
     fields = checking.fields(value)
@@ -293,12 +306,20 @@ def _given(value: Any) -> dict[str, Any]:
     for name in fields:
         if name in _MOVED:
             raise AgentInvalid(f"{what}: unknown runtime config field {name!r}.", hint=_MOVED[name])
-    checking.refuse_unknown(what, "runtime config", fields, known)
+    checking.refuse_unknown(what, "runtime config", fields, _KNOWN)
     return {name: each for name, each in fields.items() if each is not None}
 
 
-def _resolve(given: dict[str, Any], settings: Settings, root: Path, default_name: str) -> Definition:
-    """All checks and merges; reads the project's files."""
+def _check_schemas(what: str, definition: Definition) -> None:
+    check_schemas(what, definition.tools)
+    for each in _with_below(list(definition.subagents.values())):
+        check_schemas(f"{what}: subagent {each.name!r}", each.tools or ())
+
+
+def _resolve(
+    given: dict[str, Any], settings: Settings, texts: ProjectTexts, default_name: str
+) -> tuple[str, Definition]:
+    """All checks but those of schemas, and all merges; what errors call the agent, and its definition."""
     profile = AgentProfile()
     if "profile" in given:
         profile = checked_profile(given["profile"], "Agent profile", ())
@@ -306,17 +327,14 @@ def _resolve(given: dict[str, Any], settings: Settings, root: Path, default_name
     what = "Agent" if name is None else f"Agent {checking.shown(name)}"
     own = checked_fields(what, given)
     tools = checked_tools(what, [*(profile.tools or ()), *own.get("tools", ())])
-    check_schemas(what, tools)
     subagents = checked_subagents(what, [*(profile.subagents or ()), *own.get("subagents", ())])
-    for each in _with_below(subagents):
-        check_schemas(f"{what}: subagent {each.name!r}", each.tools or ())
     inline_skills = checked_skills(what, [*(profile.skills or ()), *own.get("skills", ())])
-    skills = {**load_skills(settings.agent.skills_dir, root=root), **{each.name: each for each in inline_skills}}
-    project = project_instructions(root)
+    skills = {**texts.skills, **{each.name: each for each in inline_skills}}
+    project = texts.instructions
     override = settings.agent.model_override or None
     models = checked_models(what, _first(own.get("model"), profile.model, settings.agent.model or None)) or ()
     level = _first(own.get("thinking_level"), profile.thinking_level, settings.agent.thinking_level or None)
-    return Definition(
+    return what, Definition(
         name=_first(own.get("name"), profile.name, default_name),
         description=_first(own.get("description"), profile.description, ""),
         models=(override,) if override else models,
@@ -326,7 +344,7 @@ def _resolve(given: dict[str, Any], settings: Settings, root: Path, default_name
         tools=tools,
         commands=checked_commands(what, given.get("commands", ())),
         skills=MappingProxyType(skills),
-        roles=MappingProxyType(_roles(what, given.get("roles", ()), subagents, settings, root)),
+        roles=MappingProxyType(_roles(what, given.get("roles", ()), subagents, texts)),
         subagents=MappingProxyType({str(each.name): each for each in subagents}),
         compaction=_compaction(own.get("compaction"), profile, settings),
         cwd=_cwd(what, given.get("cwd", WORKSPACE)),
@@ -352,15 +370,14 @@ def _with_below(profiles: Sequence[AgentProfile]) -> list[AgentProfile]:
     return [each for profile in profiles for each in (profile, *_with_below(profile.subagents or ()))]
 
 
-def _roles(what: str, value: Any, subagents: Sequence[AgentProfile], settings: Settings, root: Path) -> dict[str, Role]:
+def _roles(what: str, value: Any, subagents: Sequence[AgentProfile], texts: ProjectTexts) -> dict[str, Role]:
     inline = checking.items(what, "roles", value)
     for each in inline:
         if not isinstance(each, Role):
             checking.refuse(what, "a role", each, "it must be a Role")
     checking.refuse_duplicates(what, "role", [each.name for each in inline])
     as_roles = {str(each.name): profile_to_role(each) for each in subagents if each.instructions}
-    files = load_roles(settings.agent.roles_dir, root=root)
-    return {**as_roles, **files, **{each.name: each for each in inline}}
+    return {**as_roles, **texts.roles, **{each.name: each for each in inline}}
 
 
 def _compaction(own: CompactionConfig | None, profile: AgentProfile, settings: Settings) -> Compaction:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import AgentInvalid
-from .markdown_files import inside, read_text
+from .markdown_files import inside, read_listed
 
 INSTRUCTION_FILES = ("AGENTS.md", "CLAUDE.md")
 
@@ -25,7 +25,7 @@ def project_instructions(root: str | Path) -> str:
             continue  # a link that leads out of the project is not followed
         if not real.is_file():
             continue
-        content = read_text(path, name).strip()
+        content = (read_listed(path, name) or "").strip()
         if content and content not in texts:
             texts.append(content)
     return "\n\n".join(texts)

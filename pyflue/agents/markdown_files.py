@@ -95,6 +95,14 @@ def read_text(path: Path, shown: str) -> str:
         raise AgentInvalid(f"{shown}: the file is not UTF-8 (byte {error.start}).") from error
 
 
+def read_listed(path: Path, shown: str) -> str | None:
+    """As `read_text`; None if the file has gone since somebody saw it."""
+    try:
+        return read_text(path, shown)
+    except FileNotFoundError:
+        return None
+
+
 def split_front_matter(content: str, shown: str) -> MarkdownText:
     """Take a file's text apart. One without front matter is all body.
 

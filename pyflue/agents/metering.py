@@ -7,7 +7,7 @@ is added to one counts for all above it. Turns that are replayed are added as we
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -19,19 +19,22 @@ from .budget import Budget
 from .content import Usage
 from .conversation import keys_above
 
+_NOTHING = Usage()
+
 _current: ContextVar[Meter | None] = ContextVar("pyflue_meter", default=None)
 
 
 class Meter:
     """Counts turns, tokens, cost and seconds of model work for one part of it."""
 
-    __slots__ = ("above", "budget", "priced_usd", "seconds", "turns", "under_way", "usage", "whose")
+    __slots__ = ("_all_above", "above", "budget", "priced_usd", "seconds", "turns", "under_way", "usage", "whose")
 
     def __init__(self, whose: str, budget: Budget | None = None, *, above: Meter | None = None) -> None:
         #: What it counts for, in words, such as `the run`.
         self.whose = whose
         self.budget = budget
         self.above = above
+        self._all_above: tuple[Meter, ...] = () if above is None else (above, *above._all_above)
         self.turns = 0
         #: Turns that have begun and are not counted yet: of tasks side by side.
         self.under_way = 0
@@ -43,26 +46,20 @@ class Meter:
     def add(self, usage: Usage, *, turns: int = 1, seconds: float = 0.0) -> None:
         """Count some work, here and above."""
         for meter in self._chain():
+            # Usage is a value: a meter that had none has this one.
+            meter.usage = meter.usage + usage if meter.turns or meter.usage != _NOTHING else usage
             meter.turns += turns
             meter.seconds += seconds
-            meter.usage += usage
             meter.priced_usd += usage.cost_usd or 0.0
 
-    @contextmanager
-    def asking(self) -> Generator[None]:
+    def asking(self) -> _Asking:
         """While inside, a turn is under way.
 
         Raises:
             BudgetExceeded: as `check`.
         """
         self.check()
-        for meter in self._chain():
-            meter.under_way += 1
-        try:
-            yield
-        finally:
-            for meter in self._chain():
-                meter.under_way -= 1
+        return _Asking(self._chain())
 
     @contextmanager
     def counting(self) -> Generator[None]:
@@ -88,16 +85,15 @@ class Meter:
             budget = meter.budget
             if budget is None:
                 continue
-            usage = meter.usage
-            for name, limit, used in (
-                ("max_turns", budget.max_turns, meter.turns + meter.under_way),
-                ("max_tokens", budget.max_tokens, usage.total_tokens),
-                # What has no known price cannot be counted against a limit in money; what has one is, beside it.
-                ("max_cost_usd", budget.max_cost_usd, meter.priced_usd),
-                ("max_seconds", budget.max_seconds, meter.seconds),
-            ):
-                if limit is not None and used >= limit:
-                    raise BudgetExceeded(name, limit, used, meter.whose)
+            if budget.max_turns is not None and meter.turns + meter.under_way >= budget.max_turns:
+                raise BudgetExceeded("max_turns", budget.max_turns, meter.turns + meter.under_way, meter.whose)
+            if budget.max_tokens is not None and meter.usage.total_tokens >= budget.max_tokens:
+                raise BudgetExceeded("max_tokens", budget.max_tokens, meter.usage.total_tokens, meter.whose)
+            # What has no known price cannot be counted against a limit in money; what has one is, beside it.
+            if budget.max_cost_usd is not None and meter.priced_usd >= budget.max_cost_usd:
+                raise BudgetExceeded("max_cost_usd", budget.max_cost_usd, meter.priced_usd, meter.whose)
+            if budget.max_seconds is not None and meter.seconds >= budget.max_seconds:
+                raise BudgetExceeded("max_seconds", budget.max_seconds, meter.seconds, meter.whose)
 
     def seconds_left(self) -> float | None:
         """How long the next turn or tool call may take; None if there is no limit."""
@@ -108,11 +104,26 @@ class Meter:
         ]
         return max(min(left), 0.0) if left else None
 
-    def _chain(self) -> Iterator[Meter]:
-        meter: Meter | None = self
-        while meter is not None:
-            yield meter
-            meter = meter.above
+    def _chain(self) -> tuple[Meter, ...]:
+        """This one and those above it. Not kept: a meter that held itself would only go with a collection."""
+        return (self, *self._all_above)
+
+
+class _Asking:
+    """While inside, a turn is under way on each of these meters."""
+
+    __slots__ = ("_meters",)
+
+    def __init__(self, meters: tuple[Meter, ...]) -> None:
+        self._meters = meters
+
+    def __enter__(self) -> None:
+        for meter in self._meters:
+            meter.under_way += 1
+
+    def __exit__(self, *error: object) -> None:
+        for meter in self._meters:
+            meter.under_way -= 1
 
 
 class SkippedTurns:

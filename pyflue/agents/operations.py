@@ -175,15 +175,16 @@ class Operations:
 
         def completed(told: Any) -> tuple[NewStep, NewEvent]:
             meter = operation.meter
+            usage = meter.usage.to_dict()
             value = {
                 "answer": told,
-                "usage": meter.usage.to_dict(),
+                "usage": usage,
                 "turns": meter.turns,
                 "seconds": round(meter.seconds, 6),
             }
             raw = Raw(codec.encode(value))
             step = self._step(operation, StepStatus.COMPLETED, started_us, started_index, value=raw)
-            return step, calls.event(EventType.OPERATION, self._end(operation, began, None))
+            return step, calls.event(EventType.OPERATION, self._end(operation, began, None, usage=usage))
 
         if finish is None and operation.kind != "task":  # a task has an event of its own after its last turn
             operation.closing = completed
@@ -213,6 +214,8 @@ class Operations:
             if calls.host.stopped_because is None:
                 calls.tell(EventType.OPERATION, self._end(operation, began, error))
             raise
+        finally:
+            operation.closing = None  # it holds the operation: nothing would free the two but a collection
         if operation.is_closed:
             return answer
         step, end = completed(told)
@@ -247,14 +250,16 @@ class Operations:
             started_index=started_index,
         )
 
-    def _end(self, operation: Operation, began: float, error: Exception | None) -> dict[str, Any]:
+    def _end(
+        self, operation: Operation, began: float, error: Exception | None, *, usage: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         data = operation.about(
             kind=operation.kind,
             step=operation.call.key,
             is_error=error is not None,
             duration_ms=round((operation.calls.clock.monotonic() - began) * 1000, 3),
             turns=operation.meter.turns,
-            usage=operation.meter.usage.to_dict(),
+            usage=usage or operation.meter.usage.to_dict(),
         )
         if error is not None:
             data["error"] = error_told(error)

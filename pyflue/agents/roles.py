@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import AgentInvalid
 from . import checking
-from .markdown_files import find_markdown, inside, read_text, split_front_matter
+from .markdown_files import find_markdown, inside, read_listed, split_front_matter
 from .models.port import ThinkingLevel
 
 ROLES_FOLDER = ".agents/roles"
@@ -63,7 +63,10 @@ def load_roles(folder: str | Path = ROLES_FOLDER, *, root: str | Path = ".") -> 
     for path in find_markdown(inside(root, folder, "The folder of roles"), root):
         base = root.resolve()
         shown = (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
-        role = parse_role(read_text(path, shown), path=path, shown=shown)
+        content = read_listed(path, shown)
+        if content is None:
+            continue
+        role = parse_role(content, path=path, shown=shown)
         if role.name in roles:
             raise AgentInvalid(f"{shown}: duplicate role name {role.name!r}; {roles[role.name].path} has it, too.")
         roles[role.name] = role

@@ -24,11 +24,12 @@ from .definitions import AgentCreateContext, Definition, resolve_agent
 from .harness import Harness
 from .metering import Meter, SkippedTurns
 from .models.port import Model
+from .project_files import ProjectFiles
 from .workspace import Workspace
 
 if TYPE_CHECKING:
-    from .file_tools import BuiltinTool
     from .sandboxes.port import Sandbox
+    from .toolbox import UsableTool
     from .tools import ToolDefinition
 
 
@@ -50,6 +51,7 @@ class AgentRoom:
         self._skipped: WeakKeyDictionary[Calls, SkippedTurns] = WeakKeyDictionary()
         self._harnesses: WeakKeyDictionary[Calls, list[Harness]] = WeakKeyDictionary()
         self._warm: set[str] = set()
+        self._files = ProjectFiles(settings.agent, settings.root)
         #: Harnesses that are letting go.
         self._ending: set[asyncio.Future[None]] = set()
 
@@ -75,6 +77,7 @@ class AgentRoom:
             settings=self.settings,
             root=self.settings.root,
             default_name=default_name,
+            files=self._files,
             **options,
         )
         if definition.model_override is not None:
@@ -143,6 +146,8 @@ class AgentRoom:
                 hint="Give it one (`model`), or set agent.model in pyflue.toml, or work offline: "
                 "PYFLUE_MODEL=scripted/hello.",
             )
+        if len(names) == 1 and not isinstance(names[0], str):
+            return names[0]
         await self._prepare([name for name in names if isinstance(name, str)])
         models = [
             find_model(name, providers=self.settings.providers, env=ctx.env, root=self.settings.root)
@@ -161,8 +166,9 @@ class AgentRoom:
 
     async def builtin_tools(
         self, definition: Definition, workspace: Workspace, *, env: Mapping[str, str], programs: Sequence[str]
-    ) -> Sequence[BuiltinTool]:
+    ) -> Sequence[UsableTool]:
         """The tools for files and the shell. `programs` are granted to the shell besides those of the policy."""
+        from . import toolbox
         from .file_tools import builtin_tools
         from .sandboxes import SandboxPolicy
 
@@ -170,8 +176,13 @@ class AgentRoom:
         if programs:
             policy = policy.granting(programs)
         kind = definition.sandbox
-        sandbox = workspace.late(kind) if isinstance(kind, str) and kind in _BUILT_IN else await workspace.sandbox()
-        return builtin_tools(sandbox, policy, env=env)
+        if not isinstance(kind, str) or kind not in _BUILT_IN:
+            sandbox = await workspace.sandbox()
+        elif env:
+            sandbox = workspace.late(kind)
+        else:
+            return toolbox.shared_builtins(kind, policy)
+        return [toolbox.of_builtin(tool) for tool in builtin_tools(sandbox, policy, env=env)]
 
     async def connect_mcp(
         self, servers: Mapping[str, Any], stack: contextlib.AsyncExitStack

@@ -25,6 +25,7 @@ from .commands import checked_commands
 from .content import Block, Document, Image, Message, Text, Usage
 from .conversation import Conversation
 from .metering import Meter
+from .models import fallback, pricing, scripted
 from .models.port import Model, ThinkingLevel
 from .operations import Operation, Operations, error_told, operation_id
 from .shell import CommandRun
@@ -64,6 +65,8 @@ class Options:
 
 
 _NO_OPTIONS = Options()
+#: Providers of models that may be others for the next prompt.
+_CHANGING = frozenset({scripted.PROVIDER, fallback.PROVIDER})
 _OPTION_NAMES = frozenset(field.name for field in dataclasses.fields(Options))
 
 
@@ -101,6 +104,8 @@ class Session:
         self._is_loaded = False
         self._is_closed = False
         self.toolbox_names: Sequence[str] = ()
+        #: How prompts without options are answered, once that is known.
+        self._usual_plan: turns.Plan | None = None
 
     @property
     def calls(self) -> Calls:
@@ -245,8 +250,6 @@ class Session:
 
     def priced(self, usage: Usage, model: Model, name: str) -> Usage:
         """Usage with what it costs, if that is known."""
-        from .models import pricing
-
         cost = pricing.price(usage, name or model.id, model.provider)
         return usage if usage.cost_usd == cost else dataclasses.replace(usage, cost_usd=cost)
 
@@ -305,7 +308,12 @@ class Session:
         meter = Meter(whose, budget, above=self._above.innermost())
 
         async def body(operation: Operation) -> tuple[Reply[Any], Any]:
-            plan = await self._plan(options, wanted, on_text)
+            plan = self._usual_plan
+            if plan is None or options is not _NO_OPTIONS or on_text is not None:
+                plan = await self._plan(options, wanted, on_text)
+                if options is _NO_OPTIONS and on_text is None and self._is_settled(plan.model):
+                    self._usual_plan = plan
+            self.toolbox_names = plan.toolbox.names
             said: tuple[Block, ...] = (*self.conversation.unanswered(), Text(text), *options.images)
             with around(operation):
                 answer = await turns.converse(operation, plan, said)
@@ -366,6 +374,12 @@ class Session:
             on_text=on_text,
         )
 
+    def _is_settled(self, model: Model) -> bool:
+        """Whether the next prompt like the one that this model answers would be answered with the same."""
+        # The file of a script may change, and so may the tools of a server.
+        is_given = any(model is each for each in self.definition.models)
+        return (is_given or model.provider not in _CHANGING) and not self.definition.mcp_servers
+
     async def _toolbox(self, options: Options) -> Toolbox:
         if options.secrets or options.commands or options.tools or self.definition.mcp_servers:
             box = await self._make_toolbox(options)
@@ -373,7 +387,6 @@ class Session:
             # The same for most prompts of most sessions, and made of a dozen records.
             boxes, key = self.harness.toolboxes, (id(self.definition), self.depth)
             box = boxes[key] = boxes.get(key) or await self._make_toolbox(options)
-        self.toolbox_names = box.names
         return box
 
     async def _make_toolbox(self, options: Options) -> Toolbox:
@@ -381,8 +394,8 @@ class Session:
         secrets = self._granted(options.secrets)
         commands = [*definition.commands, *checked_commands("commands", options.commands)]
         programs = [command for command in commands if isinstance(command, str)]
-        builtin = await self.harness.room.builtin_tools(definition, self.workspace, env=secrets, programs=programs)
-        tools = [toolbox.of_builtin(tool) for tool in builtin]
+        room = self.harness.room
+        tools = list(await room.builtin_tools(definition, self.workspace, env=secrets, programs=programs))
         if self.depth < definition.task_depth:
             tools.append(toolbox.task_tool(definition.subagents))
         if definition.skills:
@@ -395,7 +408,7 @@ class Session:
         tools += [toolbox.of_definition(tool) for tool in await self.harness.mcp_tools(definition)]
         own = checked_tools("tools", create_tools(*options.tools))
         tools += [toolbox.of_definition(tool) for tool in own]
-        return Toolbox(tools)
+        return toolbox.toolbox_of(tuple(tools))
 
     def _system(self, role: Role | None) -> str:
         definition = self.definition

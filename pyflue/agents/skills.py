@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import AgentInvalid
 from . import checking
-from .markdown_files import find_markdown, inside, read_text, split_front_matter
+from .markdown_files import find_markdown, inside, read_listed, read_text, split_front_matter
 
 SKILLS_FOLDER = ".agents/skills"
 #: The file that makes a folder one skill: other Markdown below it is the skill's material.
@@ -84,7 +84,10 @@ def load_skills(folder: str | Path = SKILLS_FOLDER, *, root: str | Path = ".") -
         if path.name == SKILL_FILE and not owners.isdisjoint(path.parent.parents):
             continue
         shown = _shown(path, root)
-        skill = parse_skill(read_text(path, shown), path=path, shown=shown)
+        content = read_listed(path, shown)
+        if content is None:
+            continue
+        skill = parse_skill(content, path=path, shown=shown)
         earlier = skills.setdefault(skill.name, skill)
         if earlier is not skill and earlier.path is not None:
             raise AgentInvalid(

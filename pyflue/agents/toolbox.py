@@ -6,23 +6,27 @@ the agent's policy; what its author's functions do is theirs.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import AgentInvalid
 from ..typed import Misfit, misfits
 from .content import Block, Text
-from .file_tools import told_of_command
+from .file_tools import builtin_tools, told_of_command
 from .models.port import ToolSpec
 from .tools import ToolContext, ToolDefinition, check_arguments, normalise_result
+from .workspace import Nature
 
 if TYPE_CHECKING:
     from .commands import PyFlueCommand
     from .file_tools import BuiltinTool
     from .operations import Operation
+    from .sandboxes.policy import SandboxPolicy
+    from .sandboxes.port import Sandbox
 
 _TASK_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -36,7 +40,7 @@ _TASK_SCHEMA: Mapping[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class UsableTool:
     """A tool as it is run."""
 
@@ -52,6 +56,8 @@ class UsableTool:
     is_parallel: bool = False
     changes_files: bool = False
     timeout_s: float | None = None
+    #: Whether it is the same for all agents that have it.
+    is_shared: bool = False
 
     @property
     def spec(self) -> ToolSpec:
@@ -69,14 +75,21 @@ class Toolbox:
                 raise AgentInvalid(f"Duplicate tool name: {tool.name!r}.")
             self._tools[tool.name] = tool
         self.specs: Sequence[ToolSpec] = tuple(tool.spec for tool in self._tools.values())
-
-    @property
-    def names(self) -> Sequence[str]:
-        return list(self._tools)
+        self.names: Sequence[str] = tuple(self._tools)
 
     def find(self, name: str) -> UsableTool | None:
         """The tool of a name, which a model has said."""
         return self._tools.get(name)
+
+
+@functools.lru_cache(maxsize=256)
+def _shared(tools: tuple[UsableTool, ...]) -> Toolbox:
+    return Toolbox(tools)
+
+
+def toolbox_of(tools: tuple[UsableTool, ...]) -> Toolbox:
+    """The toolbox that holds these; one for all sessions that have nothing but the tools that everybody has."""
+    return _shared(tools) if all(tool.is_shared for tool in tools) else Toolbox(tools)
 
 
 def of_definition(tool: ToolDefinition) -> UsableTool:
@@ -110,6 +123,26 @@ def of_builtin(tool: BuiltinTool) -> UsableTool:
         is_parallel=tool.is_idempotent and not tool.changes_files,
         changes_files=tool.changes_files,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def shared_builtins(kind: str, policy: SandboxPolicy) -> tuple[UsableTool, ...]:
+    """The built-in tools for all sandboxes of one of our kinds: each call is done in that of its own session."""
+    # Of the sandbox they are made for only what it is is asked.
+    tools = builtin_tools(cast("Sandbox", Nature(kind)), policy)
+    return tuple(_shared_builtin(tool, kind, policy) for tool in tools)
+
+
+def _shared_builtin(tool: BuiltinTool, kind: str, policy: SandboxPolicy) -> UsableTool:
+    async def run(arguments: Mapping[str, Any], operation: Operation, tool_call_id: str) -> Sequence[Block]:
+        workspace = operation.session.workspace
+        own = workspace.builtins.get(policy)
+        if own is None:
+            made = builtin_tools(workspace.late(kind), policy)
+            own = workspace.builtins[policy] = {each.name: each for each in made}
+        return [Text(await own[tool.name].execute(arguments))]
+
+    return dataclasses.replace(of_builtin(tool), run=run, is_shared=True)
 
 
 def of_command(command: PyFlueCommand, secrets: Mapping[str, str]) -> UsableTool:
@@ -146,8 +179,18 @@ def of_command(command: PyFlueCommand, secrets: Mapping[str, str]) -> UsableTool
 
 def task_tool(subagents: Mapping[str, Any]) -> UsableTool:
     """The tool that hands a part of the work to a child session."""
+    if not subagents:
+        return _plain_task_tool()
     named = "".join(f"\n- {name}: {profile.description or ''}" for name, profile in subagents.items())
-    about = f" Subagents:{named}" if named else ""
+    return _task_tool(f" Subagents:{named}")
+
+
+@functools.cache
+def _plain_task_tool() -> UsableTool:
+    return dataclasses.replace(_task_tool(""), is_shared=True)
+
+
+def _task_tool(about: str) -> UsableTool:
     return UsableTool(
         name="task",
         description=f"Hand a part of the work to a helper with a conversation of its own; returns its answer.{about}",

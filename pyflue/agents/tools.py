@@ -304,7 +304,7 @@ def check_schemas(what: str, tools: Iterable[ToolDefinition]) -> None:
         AgentInvalid: naming the tool.
     """
     for each in tools:
-        if each.shape is None and each.input_schema != _NO_ARGUMENTS:
+        if _has_schema(each):
             try:
                 check_schema(each.input_schema)
             except ValueError as error:
@@ -312,6 +312,15 @@ def check_schemas(what: str, tools: Iterable[ToolDefinition]) -> None:
                 raise AgentInvalid(
                     f"{what}: parameters of the tool {each.name!r} are no JSON Schema: {problem}"
                 ) from error
+
+
+def has_schemas(tools: Iterable[ToolDefinition]) -> bool:
+    """Whether `check_schemas` has anything to do."""
+    return any(map(_has_schema, tools))
+
+
+def _has_schema(tool: ToolDefinition) -> bool:
+    return tool.shape is None and tool.input_schema != _NO_ARGUMENTS
 
 
 def check_arguments(tool: ToolDefinition, arguments: Any) -> Mapping[str, Any]:

@@ -12,11 +12,14 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..journal import FileRecord, FileVersion
 from .conversation import SKIPPED, keys_above
 from .sandboxes.port import FileChange, Sandbox
+
+if TYPE_CHECKING:
+    from .file_tools import BuiltinTool
 
 
 class Workspace:
@@ -52,6 +55,8 @@ class Workspace:
         self._replayed_to = 0
         self._is_past = False
         self._is_closed = False
+        #: The built-in tools that were used on it, by what they may do; see `toolbox.shared_builtins`.
+        self.builtins: dict[object, Mapping[str, BuiltinTool]] = {}
 
     def late(self, kind: str) -> Sandbox:
         """The sandbox, to be made when it is first asked for something; `kind` is what it will be."""
@@ -125,20 +130,28 @@ class Workspace:
 
     async def close(self) -> None:
         """Let the sandbox go."""
+        self.builtins.clear()  # they hold it: nothing would free the two but a collection
         if self._sandbox is not None and not self._is_closed:
             self._is_closed = True
             await self._sandbox.close()
 
 
-class _Late:
-    """A sandbox of a built-in kind that need not be there yet. All methods of the port are async."""
+class Nature:
+    """What a sandbox of a built-in kind is, before there is one."""
 
-    def __init__(self, workspace: Workspace, kind: str) -> None:
-        self._workspace = workspace
+    def __init__(self, kind: str) -> None:
         self.kind = kind
         self.is_journaled = kind == "virtual"
         #: Without a factory that opens it, only the policy can.
         self.reaches_out = kind != "virtual"
+
+
+class _Late(Nature):
+    """A sandbox of a built-in kind that need not be there yet. All methods of the port are async."""
+
+    def __init__(self, workspace: Workspace, kind: str) -> None:
+        super().__init__(kind)
+        self._workspace = workspace
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:

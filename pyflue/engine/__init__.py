@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .context import BlockingContext, FlueContext, RequestInfo
+from .context import BlockingContext, FlueContext, RequestInfo, calls_of, definition_of
 from .embedded import EmbeddedEngine
 from .port import NO_PATCH, NOT_GIVEN, Engine, RunHandle, Submission
 from .quarantine import Quarantine
@@ -25,4 +25,6 @@ __all__ = [
     "Submission",
     "Workflow",
     "WorkflowSource",
+    "calls_of",
+    "definition_of",
 ]

@@ -26,6 +26,7 @@ from ..settings import Limits
 from . import scopes
 from .parking import Parking
 from .recorder import JournalRecorder
+from .resources import Resources
 from .scopes import Scope
 from .slots import Slots
 
@@ -77,6 +78,10 @@ class Host(Protocol):
         """Ask for the end of another run."""
         ...
 
+    def let_go(self) -> None:
+        """The attempt is over, and its task has ended: keep nothing that would only go with a collection."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -103,6 +108,7 @@ class Calls:
         "_shifts",
         "agents",
         "clock",
+        "definition",
         "fence",
         "given",
         "has_history",
@@ -112,6 +118,7 @@ class Calls:
         "live",
         "parking",
         "recorder",
+        "resources",
         "root",
         "scope",
     )
@@ -131,6 +138,7 @@ class Calls:
         is_strict: bool,
         agents: AgentHost | None = None,
         live: Live | None = None,
+        resources: Resources | None = None,
     ) -> None:
         """`accepted` is done when the run's own record is on disk; before that, no call does anything."""
         self.fence = fence
@@ -144,6 +152,10 @@ class Calls:
         self.agents = agents
         #: Where text of models is shown while it arrives.
         self.live = live
+        #: The definition that came with the request, while it is at hand; see `definition_of`.
+        self.definition: Raw | None = None
+        #: What the runs of this engine share.
+        self.resources = resources if resources is not None else Resources()
         #: Whether earlier attempts, or the run it was made of, have recorded anything.
         self.has_history = False
         self.parking = Parking(fence, journal, clock, slots)
@@ -307,8 +319,8 @@ class Calls:
 
     def announce(self, type_: EventType, data: Mapping[str, Any]) -> None:
         """As `tell`, but if a record follows at once (a step may be done in no time) they are committed together."""
-        self.recorder.hold(self.event(type_, data))
-        asyncio.get_running_loop().call_soon(self.recorder.write_held)
+        if self.recorder.hold(self.event(type_, data)):
+            asyncio.get_running_loop().call_soon(self.recorder.write_held)
 
     # Recording
 
@@ -318,10 +330,14 @@ class Calls:
         index = await self.written(self.journal.record(self.fence, step, [*held, *events], attached=attached))
         self.advance(index)
 
-    def record_soon(self, step: NewStep, *events: NewEvent) -> None:
-        """Record a step without waiting for it: for one that would be made again out of what is recorded already."""
+    def record_soon(self, step: NewStep, *events: NewEvent) -> asyncio.Future[int | None]:
+        """Record a step without waiting for it: for one that would be made again out of what is recorded already.
+
+        Done when it is on disk. Whoever makes many of them waits now and then, or they fill the memory.
+        """
         writing = asyncio.ensure_future(self.journal.record(self.fence, step, [*self.recorder.take_held(), *events]))
         writing.add_done_callback(self._note_recorded)
+        return writing
 
     def _note_recorded(self, writing: asyncio.Future[int | None]) -> None:
         error = None if writing.cancelled() else writing.exception()

@@ -493,6 +493,25 @@ class FlueContext(ContextBase[P]):
         return await self._calls.parking.in_thread(call)
 
 
+def calls_of(ctx: ContextBase[Any]) -> Calls:
+    """The durable calls behind a context: for dialects, whose units of work are not those of a Python workflow."""
+    return ctx._calls  # pyright: ignore[reportPrivateUsage]  (the one door)
+
+
+async def definition_of(ctx: FlueContext[Any]) -> Any:
+    """The definition that came with the request for a run (`Submission.definition`); None if none did.
+
+    For the workflows of dialects whose API takes definitions. It is the same however often the run is taken up again.
+
+    Raises:
+        JournalError: it could not be read.
+    """
+    calls = ctx._calls  # pyright: ignore[reportPrivateUsage]  (of this module; authors have no use for it)
+    if calls.definition is None:
+        calls.definition = await calls.journal.definition(ctx.id)
+    return None if calls.definition is None else codec.load(calls.definition)
+
+
 class BlockingContext(ContextBase[P]):
     """The run, as a workflow sees it that is not async: `def run(ctx: BlockingContext)`.
 

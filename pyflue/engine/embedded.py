@@ -46,6 +46,7 @@ from .live import Live
 from .port import NO_PATCH, NOT_GIVEN, RunHandle, Submission
 from .preparing import Attempts
 from .quarantine import CRASHES_OF_A_SUSPECT, Quarantine, examine
+from .resources import Resources
 from .slots import Slots
 from .supervisor import Supervisor
 from .workflow import Recovery, Workflow, WorkflowSource
@@ -110,6 +111,8 @@ class EmbeddedEngine:
         self._drives: dict[str, Drive] = {}
         #: What models are writing in the runs that are driven here.
         self.live = Live()
+        #: What runs share, closed when they have stopped.
+        self.resources = Resources()
         self._slots = Slots(self._limits.running if adopts else None)
         self._attempts = Attempts(
             self,
@@ -120,6 +123,7 @@ class EmbeddedEngine:
             root=self._root,
             agents=agents,
             live=self.live,
+            resources=self.resources,
         )
         #: False in a quarantine: a run that waits has shown that it does not end its process.
         self._keeps_waiting = True
@@ -181,8 +185,8 @@ class EmbeddedEngine:
             task.cancel()
         await self._services.__aexit__(None, None, None)
         await self._bounded(patience * 0.2, self._release_undriven())
-        if self._agents is not None:
-            await self._bounded(patience * 0.1, self._agents.close())
+        closing = [self.resources.close()] if self._agents is None else [self.resources.close(), self._agents.close()]
+        await self._bounded(patience * 0.1, *closing)
         await self._supervisor.stop()
 
     async def _bounded(self, timeout_s: float, *work: Coroutine[Any, Any, None]) -> None:
@@ -236,10 +240,11 @@ class EmbeddedEngine:
         size = len(memoryview(submission.payload))
         if size > self._limits.payload_bytes:
             raise TooLarge("The payload", size, self._limits.payload_bytes, "limits.payload_bytes")
-        if submission.stream_id is None:
-            run_id = ids.new_run_id(submission.workflow.name)
-        else:
-            run_id = ids.new_interaction_id(submission.stream_id)
+        if submission.definition is not None:
+            size = len(memoryview(submission.definition))
+            if size > self._limits.payload_bytes:
+                raise TooLarge("The definition", size, self._limits.payload_bytes, "limits.payload_bytes")
+        run_id = submission.new_run_id()
         # What goes by lanes is queued: whether it is its turn is seen when it is claimed.
         is_ours = submission.lane is None and self._has_slot()
         deadline_us = None
@@ -375,6 +380,7 @@ class EmbeddedEngine:
             retried_from=submission.retried_from,
             forked_from=submission.forked_from,
             copies=submission.copies,
+            definition=submission.definition,
             lane=submission.lane,
             needs_free_lane=submission.needs_free_lane,
         )
@@ -508,6 +514,7 @@ class EmbeddedEngine:
             depth=submission.depth,
             accepted=accepted,
         )
+        drive.calls.definition = submission.definition
         if history is not None:
             drive.calls.remember(history)
         return self._start(drive)
@@ -537,6 +544,7 @@ class EmbeddedEngine:
             ending = None if self._agents is None else self._agents.end(drive.calls)
             if ending is not None:
                 await self._bounded(_AGENTS_END_S, ending)
+            drive.calls.host.let_go()
 
     async def _conclude(self, drive: Drive, outcome: Outcome | None) -> None:
         """Commit how an attempt ended, once; whoever waits for it learns it after that."""

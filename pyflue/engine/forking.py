@@ -38,6 +38,7 @@ async def retry_of(
         raise RunFinished(run_id, run.status)
     history = await journal.history(run_id)
     return await _submission(
+        journal,
         workflows,
         run,
         payload=run.payload or codec.NULL,
@@ -74,6 +75,7 @@ async def fork_of(
         if size > limits.payload_bytes:
             raise TooLarge("The patched payload", size, limits.payload_bytes, "limits.payload_bytes")
     return await _submission(
+        journal,
         workflows,
         run,
         payload=payload,
@@ -139,6 +141,7 @@ def _find(run_id: str, history: History, wanted: str) -> Step | Wait:
 
 
 async def _submission(
+    journal: Journal,
     workflows: WorkflowSource,
     run: Run,
     *,
@@ -158,5 +161,6 @@ async def _submission(
         retried_from=retried_from,
         forked_from=forked_from,
         copies=copies,
+        definition=await journal.definition(run.run_id),
         idempotency_key=idempotency_key,
     )

@@ -288,6 +288,7 @@ class Parking:
         if self._is_closed:
             return
         self._is_closed = True
+        self.on_parked = None
         current = asyncio.current_task()
         for task in [*self._calling, *self._waiting, *(thread.bridge for thread in self._threads.values())]:
             if task is not None and task is not current:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import codec
+from .. import codec, ids
 from ..codec import Raw
 from ..journal import Event, Outcome, Run
 from .workflow import Workflow
@@ -19,6 +19,7 @@ from .workflow import Workflow
 if TYPE_CHECKING:
     from ..journal import Approval, Copies, SignalAnswer
     from .live import Live
+    from .resources import Resources
 
 #: Stands for a payload patch that was not given; None is a patch.
 NO_PATCH: Any = object()
@@ -48,12 +49,19 @@ class Submission:
     forked_from: str | None = None
     #: The records of an earlier run that this one begins with.
     copies: Copies | None = None
+    #: What is to be run, if that comes with the request and not from a file: JSON that `definition_of` gives the
+    #: workflow. No list of runs and no answer about a run shows it.
+    definition: Raw | None = None
     #: The instance of a continuing agent whose interaction this is.
     stream_id: str | None = None
     #: Runs of one lane go one after the other, in the order they were accepted.
     lane: str | None = None
     #: Refuse it if its lane has an unfinished run.
     needs_free_lane: bool = False
+
+    def new_run_id(self) -> str:
+        """The id for its run."""
+        return ids.new_run_id(self.workflow.name) if self.stream_id is None else ids.new_interaction_id(self.stream_id)
 
     def digest(self) -> str:
         """What two requests with the same `Idempotency-Key` must have in common."""
@@ -66,6 +74,8 @@ class Submission:
             self.tags,
             self.deadline_s,
         ]
+        if self.definition is not None:
+            request.append(Raw(codec.canonical(self.definition)))
         return hashlib.sha256(codec.encode(request)).hexdigest()
 
 
@@ -101,6 +111,11 @@ class RunHandle(Protocol):
 class Engine(Protocol):
     """Drives runs from acceptance to their end."""
 
+    @property
+    def resources(self) -> Resources:
+        """What its runs share, closed when they have stopped."""
+        ...
+
     async def submit(self, submission: Submission, *, eager: bool = False) -> RunHandle:
         """Accept a run. Returns after its record is on disk.
 
@@ -108,7 +123,7 @@ class Engine(Protocol):
         the run's outcome or events. With an idempotency key `eager` is ignored.
 
         Raises:
-            EngineStopping, IdempotencyConflict, SessionBusy, JournalFull, JournalBusy.
+            EngineStopping, IdempotencyConflict, SessionBusy, TooLarge, JournalFull, JournalBusy.
         """
         ...
 
@@ -117,6 +132,14 @@ class Engine(Protocol):
 
         Raises:
             RunNotFound: no run has this id.
+        """
+        ...
+
+    async def wait_while_running(self, run_id: str) -> Run:
+        """As `wait`, but no longer than this engine runs.
+
+        Raises:
+            RunStopped: the engine has stopped before; the run goes on in another one, or after a restart.
         """
         ...
 

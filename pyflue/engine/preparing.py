@@ -23,6 +23,7 @@ from .context import FlueContext
 from .drive import Drive, StopReason
 from .live import Live
 from .recorder import JournalRecorder
+from .resources import Resources
 from .slots import Slots
 from .workflow import Recovery, Workflow
 
@@ -46,6 +47,7 @@ class Attempts:
         root: Path | None,
         agents: AgentHost | None,
         live: Live,
+        resources: Resources,
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -55,6 +57,7 @@ class Attempts:
         self._root = root
         self._agents = agents
         self._live = live
+        self._resources = resources
 
     def prepare(
         self,
@@ -86,6 +89,7 @@ class Attempts:
             is_strict=workflow.is_strict,
             agents=self._agents,
             live=self._live,
+            resources=self._resources,
         )
         drive.calls.parking.on_parked = functools.partial(self._engine.note_parked, drive)
         drive.context = FlueContext(
@@ -148,25 +152,39 @@ class _Host:
 
     def __init__(self, engine: EmbeddedEngine, drive: Drive, depth: int) -> None:
         self._engine = engine
-        self._drive = drive
+        self._drive: Drive | None = drive
+        self._why: StopReason | None = None
+        self._run_id = drive.fence.run_id
         self._depth = depth
+
+    def let_go(self) -> None:
+        self._why = self._why_stopped()
+        self._drive = None
 
     @property
     def stopped_because(self) -> str | None:
-        return self._drive.stop_reason or (StopReason.FAILED if self._drive.failure is not None else None)
+        return self._why_stopped()
+
+    def _why_stopped(self) -> StopReason | None:
+        drive = self._drive
+        if drive is None:
+            return self._why
+        return drive.stop_reason or (StopReason.FAILED if drive.failure is not None else None)
 
     def fail(self, error: PyFlueError) -> None:
         # Perhaps from a thread of the run.
-        self._engine.fail(self._drive, error)
+        if (drive := self._drive) is not None:
+            self._engine.fail(drive, error)
 
     def give_up(self, error: Exception) -> None:
-        self._drive.give_up(error)
+        if (drive := self._drive) is not None:
+            drive.give_up(error)
 
     async def find(self, workflow: str) -> Workflow:
         return await self._engine.find(workflow)
 
     def place_child(self, workflow: Workflow, payload: Raw, tags: tuple[str, ...]) -> NewRun:
-        return self._engine.place_child(self._drive.fence.run_id, self._depth, workflow, payload, tags)
+        return self._engine.place_child(self._run_id, self._depth, workflow, payload, tags)
 
     def child_accepted(self, child: NewRun, workflow: Workflow, parsed: Any, *, is_there: bool) -> None:
         self._engine.child_accepted(child, workflow, parsed, is_there=is_there)

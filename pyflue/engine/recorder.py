@@ -38,6 +38,8 @@ class JournalRecorder:
         self._stopped_because: str | None = None
         self._said: Counter[int] | None = None
         self._held: list[NewEvent] = []
+        #: Whether `write_held` is about to be called.
+        self._is_awaited = False
         self.log_bytes = limits.log_bytes
         self.event_bytes = limits.event_bytes
 
@@ -76,12 +78,14 @@ class JournalRecorder:
             self._journal.drain(run_id)
         return unwritten
 
-    def hold(self, event: NewEvent) -> None:
+    def hold(self, event: NewEvent) -> bool:
         """Keep an event that may soon be committed together with a record; before any other event at the latest.
 
-        Whoever holds one sees to it that it is taken or written soon.
+        Whoever holds one sees to it that it is taken or written soon; true says that nobody does so yet.
         """
         self._held.append(event)
+        is_first, self._is_awaited = not self._is_awaited, True
+        return is_first
 
     def take_held(self) -> list[NewEvent]:
         """The events that are held, to be committed with a record."""
@@ -90,8 +94,9 @@ class JournalRecorder:
 
     def write_held(self) -> None:
         """Append the events that are held."""
-        for event in self.take_held():
-            self._journal.append(self._fence, event)
+        self._is_awaited = False
+        if self._held:
+            self._journal.append(self._fence, *self.take_held())
 
     def count(self) -> None:
         """Note that an event is about to be written.

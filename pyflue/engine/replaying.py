@@ -271,3 +271,6 @@ class _NoHost:
 
     def cancel_soon(self, run_id: str) -> None:
         return
+
+    def let_go(self) -> None:
+        return

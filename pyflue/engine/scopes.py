@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import re
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import ContextVar
@@ -102,6 +103,18 @@ class Scope:
 
     def _below(self, path: str) -> Scope:
         return Scope(self.owner, path, step_key=self.step_key, step_attempt=self.step_attempt)
+
+
+def call_name(text: str) -> str:
+    """Any text as the name of a durable call: itself where that can be one."""
+    if _NAME.fullmatch(text):
+        return text
+    return f"node-{hashlib.sha256(text.encode(errors='backslashreplace')).hexdigest()[:32]}"
+
+
+def segment(name: str) -> str:
+    """The name of a durable call as it stands in keys and paths."""
+    return _segment(name)
 
 
 def current() -> Scope | None:

@@ -70,7 +70,7 @@ class Journal(Protocol):
         """Record a new run, with the records it takes over (`NewRun.copies`).
 
         With an idempotency key that is known, the answer names the earlier run instead. So it does if the run needs
-        its lane to be free and that has an unfinished run.
+        its lane to be free and that has an unfinished run. A run whose id is taken is not recorded either.
 
         An interaction's payload is also the data of the first event of its own, `interaction_accepted`, whose stream
         is made if it is not there.
@@ -106,8 +106,8 @@ class Journal(Protocol):
         """
         ...
 
-    def append(self, fence: Fence, event: NewEvent) -> None:
-        """Append an event soon, without waiting for the disk; `unwritten` and `drain` tell how far that is.
+    def append(self, fence: Fence, *events: NewEvent) -> None:
+        """Append events soon, without waiting for the disk; `unwritten` and `drain` tell how far that is.
 
         If the fence no longer holds nothing is written and `on_lost` is called.
         """
@@ -335,6 +335,17 @@ class Journal(Protocol):
         """Delete up to `limit` runs that ended before a time; returns how many it were."""
         ...
 
+    def keep_blob(self, stream_id: str, data: bytes) -> Awaitable[str]:
+        """Keep bytes under their content's name (`blob_name`), which is returned; `blob` gives them back.
+
+        In the stream of a run they are deleted with it. Any other name is a shelf that many runs share; nothing is
+        ever deleted from one.
+
+        Raises:
+            JournalFull, JournalBusy.
+        """
+        ...
+
     def forget_keys(self) -> Awaitable[None]:
         """Delete the idempotency keys whose time is over."""
         ...
@@ -343,6 +354,10 @@ class Journal(Protocol):
 
     async def run(self, run_id: str, *, values: bool = True) -> Run | None:
         """One run; without `values`, its payload, result and request are left out."""
+        ...
+
+    async def definition(self, run_id: str) -> Raw | None:
+        """The definition that came with the request for a run; None if none did, or there is no such run."""
         ...
 
     async def runs(self, where: RunFilter, *, before: int | None = None, limit: int = 50) -> Page:
@@ -405,7 +420,7 @@ class Journal(Protocol):
         ...
 
     async def blob(self, stream_id: str, digest: str) -> bytes | None:
-        """A value that was too large for its event."""
+        """A value that was too large for its event, or was kept by `keep_blob`."""
         ...
 
     # Waking

@@ -240,6 +240,8 @@ class NewRun:
     forked_from: str | None = None
     #: What it takes over from an earlier run.
     copies: Copies | None = None
+    #: What it is to run, if that came with the request; `Journal.definition` gives it back.
+    definition: Raw | None = None
     #: Runs of one lane go one after the other, in the order of acceptance; they are always queued, whatever `owner` is.
     lane: str | None = None
     #: Whether to record nothing unless all earlier runs of its lane have ended.

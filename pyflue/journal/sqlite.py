@@ -43,7 +43,7 @@ from .records import (
     RunStatus,
 )
 from .sqlite_file import Database
-from .sqlite_rows import answers_since, filters, read_blob, read_run, to_event, to_page, to_run
+from .sqlite_rows import answers_since, filters, read_blob, read_definition, read_run, to_event, to_page, to_run
 from .sqlite_writes import Checkpointer, SqliteWrites
 from .writer import Bell, PollingBell, Writer
 
@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READERS = 4
+#: What one batch changes should fit, or SQLite writes it to the log early and reads it again: 500 runs are 2,000 pages.
+_WRITE_CACHE_KIB = 16 * 1024
 #: Above this size a start does not read the whole file through; `pyflue db check` does.
 _CHECKED_AT_START_BYTES = 1024**3
 
@@ -149,8 +151,8 @@ class SqliteJournal:
     def disown(self, owner: str) -> Awaitable[int]:
         return self._write(lambda db: db.disown(owner))
 
-    def append(self, fence: Fence, event: NewEvent) -> None:
-        self._the_writer().append(fence, event)
+    def append(self, fence: Fence, *events: NewEvent) -> None:
+        self._the_writer().append(fence, *events)
 
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         return self._write_after_events(fence, lambda db, earlier: db.finish(fence, outcome, earlier))
@@ -170,6 +172,9 @@ class SqliteJournal:
     def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
         return self._write(lambda db: db.delete_finished(before_us, limit))
 
+    def keep_blob(self, stream_id: str, data: bytes) -> Awaitable[str]:
+        return self._write(lambda db: db.keep_blob(stream_id, data))
+
     def forget_keys(self) -> Awaitable[None]:
         return self._write(lambda db: db.forget_keys())
 
@@ -178,8 +183,8 @@ class SqliteJournal:
     def record(
         self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = (), *, attached: Attached | None = None
     ) -> Awaitable[int | None]:
-        return self._write_after_events(
-            fence, lambda db, earlier: db.calls.record(fence, step, events, earlier, attached)
+        return self._the_writer().submit_with_events(
+            lambda earlier: self._writes.calls.record(fence, step, events, earlier, attached), fence
         )
 
     def note(self, fence: Fence, step: NewStep, *, attached: Attached | None = None) -> None:
@@ -288,6 +293,9 @@ class SqliteJournal:
 
     async def run(self, run_id: str, *, values: bool = True) -> Run | None:
         return await self._read(lambda db: read_run(db, self._sql, run_id, values=values))
+
+    async def definition(self, run_id: str) -> Raw | None:
+        return await self._read(lambda db: read_definition(db, self._sql, run_id))
 
     async def runs(self, where: RunFilter, *, before: int | None = None, limit: int = 50) -> Page:
         conditions, bindings = filters(where)
@@ -477,6 +485,7 @@ class SqliteJournal:
     def _open_writes(self) -> SqliteWrites:
         connection = sqlite_file.connect(self._name, read_only=False, busy_timeout_s=self._settings.busy_timeout_s)
         connection.pragma("synchronous", "full")
+        connection.pragma("cache_size", -_WRITE_CACHE_KIB)
         connection.wal_autocheckpoint(0)
         turnstile = checkpointer = None
         if self._path is not None:

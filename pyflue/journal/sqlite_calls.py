@@ -37,6 +37,7 @@ from .sqlite_call_rows import CallRows
 
 if TYPE_CHECKING:
     from .conversations import Attached
+    from .sqlite_file import Database
     from .sqlite_writes import SqliteWrites
 
 
@@ -45,9 +46,15 @@ class SqliteCalls:
 
     def __init__(self, writes: SqliteWrites) -> None:
         self._writes = writes
-        self._db = writes.db
         self._sql = writes.sql
-        self._rows = CallRows(writes.db, writes.sql)
+
+    @property
+    def _db(self) -> Database:
+        return self._writes.db
+
+    @property
+    def _rows(self) -> CallRows:
+        return CallRows(self._writes.db, self._sql)
 
     # Steps
 
@@ -59,7 +66,7 @@ class SqliteCalls:
         earlier: Sequence[NewEvent],
         attached: Attached | None = None,
     ) -> int | None:
-        index = self._progress(fence, [*earlier, *events])
+        index = self._writes.progress(fence, [*earlier, *events])
         if index is not None:
             also = None if attached is None else attached.also
             # The last event is that of the further step: each of the two has a place of its own.
@@ -74,7 +81,7 @@ class SqliteCalls:
     def note(
         self, fence: Fence, step: NewStep, earlier: Sequence[NewEvent], attached: Attached | None = None
     ) -> int | None:
-        index = self._progress(fence, earlier)
+        index = self._writes.progress(fence, earlier)
         if index is not None:
             # Its place in time is where it was made: the workflow has gone on without waiting for this record.
             self._add(fence.run_id, step, step.started_index)
@@ -106,7 +113,7 @@ class SqliteCalls:
         )
 
     def holds(self, fence: Fence) -> bool:
-        run = sqlite_rows.read_run(self._db, self._sql, fence.run_id, values=False)
+        run = sqlite_rows.read_run(self._writes.connection, self._sql, fence.run_id, values=False)
         return run is not None and not run.is_final and (run.owner, run.attempt) == (fence.owner, fence.attempt)
 
     # Waits
@@ -119,7 +126,7 @@ class SqliteCalls:
         park: Park | None,
         earlier: Sequence[NewEvent],
     ) -> Opened | None:
-        index = self._progress(fence, [*earlier, *events])
+        index = self._writes.progress(fence, [*earlier, *events])
         if index is None:
             return None
         run_id = fence.run_id
@@ -306,20 +313,6 @@ class SqliteCalls:
         has_engine = run is not None and run.owner is not None and self._writes.is_alive(run.owner)
         return 0 if has_engine else self._now()
 
-    def _progress(self, fence: Fence, events: Sequence[NewEvent]) -> int | None:
-        """Append events to a run that has recorded something; returns its `last_index`, None if the fence is lost."""
-        bindings = (len(events), fence.run_id, fence.owner, fence.attempt)
-        # Most runs are running and have not crashed. Then no index of the table has to be written.
-        row = self._db.execute(self._sql["record_progress"], bindings).fetchone()
-        if row is None:
-            row = self._db.execute(self._sql["record_first_progress"], bindings).fetchone()
-            if row is None:
-                return None
-        index: int = row[0]
-        if events:
-            self._writes.write_events(fence.run_id, index, events)
-        return index
-
     def _park(self, fence: Fence, park: Park) -> int | None:
         row = self._db.execute(
             self._sql["park_run"], (fence.run_id, fence.owner, fence.attempt, park.open_waits)
@@ -400,7 +393,7 @@ class SqliteCalls:
         """What a column holds for a value, which is kept as a blob of the run if it is large."""
         if value is None:
             return None
-        sqlite_rows.put_large(self._db, self._sql, run_id, value)
+        sqlite_rows.put_large(self._writes.connection, self._sql, run_id, value)
         return sqlite_rows.column_of(value)
 
     def _is_same(self, run_id: str, new: NewSignal, known: Sequence[Any]) -> bool:

@@ -20,11 +20,14 @@ from . import sqlite_rows
 from .conversations import Attached, Entry, FileRecord, FileVersion, SessionInfo, StreamInfo
 from .records import Page
 from .sqlite_file import Database
+from .sqlite_many import ManyRows
 
 if TYPE_CHECKING:
     from .sqlite_writes import SqliteWrites
 
 _NEWEST = 2**62
+#: Of so many sessions the place of the last entry is kept.
+_MOST_SESSIONS = 10_000
 
 
 class SqliteConversations:
@@ -32,13 +35,20 @@ class SqliteConversations:
 
     def __init__(self, writes: SqliteWrites) -> None:
         self._writes = writes
-        self._db = writes.db
         self._sql = writes.sql
+        self._add_entries = ManyRows(writes.sql["add_entry"])
+        #: The place of the last entry of sessions, for as long as nothing else may have written some.
+        self._last_entries: dict[tuple[str, str], int] = {}
+        writes.on_forget.append(self._last_entries.clear)
+
+    @property
+    def _db(self) -> Database:
+        return self._writes.db
 
     def add_stream(self, stream_id: str, at_us: int) -> None:
         """Make the stream of an agent's instance, unless it is there."""
         _, agent, _ = stream_id.split(":")
-        self._db.execute(self._sql["add_stream"], {"stream_id": stream_id, "agent": agent, "at": at_us})
+        self._writes.connection.execute(self._sql["add_stream"], {"stream_id": stream_id, "agent": agent, "at": at_us})
 
     def attach(self, run_id: str, step_key: str, index: int, attached: Attached) -> None:
         """Record what a step left, with the step that has just been recorded under this index."""
@@ -53,7 +63,9 @@ class SqliteConversations:
             digest = None
             if file.data is not None:
                 digest = _content_name(file.data)
-                self._db.execute(self._sql["put_blob"], {"stream_id": stream_id, "digest": digest, "data": file.data})
+                self._writes.connection.execute(
+                    self._sql["put_blob"], {"stream_id": stream_id, "digest": digest, "data": file.data}
+                )
             self._writes.file_rows.append(
                 (
                     stream_id, file.workspace, file.path, run_id, step_key, index, _kind_of(file), file.mode,
@@ -61,17 +73,31 @@ class SqliteConversations:
                 )
             )  # fmt: skip
         if attached.usage is not None:
-            bindings = {"run_id": run_id, "usage": sqlite_rows.text(attached.usage)}
-            self._db.execute(self._sql["put_usage"], bindings)
+            self._writes.set_usage(run_id, sqlite_rows.text(attached.usage))
         if attached.entries or attached.files:
             self._writes.touch(stream_id)
 
+    def write_entries(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write entries, the place in their session still to be given."""
+        numbered: list[tuple[Any, ...]] = []
+        last = self._last_entries
+        for row in rows:
+            session = row[:2]
+            position = last.get(session)
+            if position is None:
+                position = int(self._writes.connection.execute(self._sql["last_entry"], session).get)
+            last[session] = position + 1
+            numbered.append((*session, position + 1, *row[2:]))
+        self._add_entries.write(self._writes.connection, numbered)
+        if len(last) > _MOST_SESSIONS:
+            last.clear()
+
     def write_files(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write rows of `add_file`. The stream of an instance keeps the newest version of each path only."""
-        self._db.executemany(self._sql["add_file"], rows)
+        self._writes.connection.executemany(self._sql["add_file"], rows)
         # Nothing can begin from an earlier state of an instance, as a retry or a fork of a run does.
         for path in {row[:3] for row in rows if row[0] != row[3]}:
-            older = [digest for (digest,) in self._db.execute(self._sql["forget_older_files"], path)]
+            older = [digest for (digest,) in self._writes.connection.execute(self._sql["forget_older_files"], path)]
             self._forget_contents(path[0], older)
 
     def forget(self, run_id: str) -> None:
@@ -106,7 +132,7 @@ class SqliteConversations:
 
     def _forget_contents(self, stream_id: str, digests: Iterable[str | None]) -> None:
         for digest in {digest for digest in digests if digest is not None}:
-            self._db.execute(self._sql["forget_content"], (stream_id, digest))
+            self._writes.connection.execute(self._sql["forget_content"], (stream_id, digest))
 
 
 class ConversationRows:

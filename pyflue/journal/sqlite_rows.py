@@ -85,6 +85,12 @@ def read_run(db: Database, sql: Mapping[str, str], run_id: str, *, values: bool)
     return to_run(row)
 
 
+def read_definition(db: Database, sql: Mapping[str, str], run_id: str) -> Raw | None:
+    """The definition that came with the request for a run, whole."""
+    row = db.execute(sql["definition"], {"run_id": run_id}).fetchone()
+    return None if row is None else to_raw(whole(db, sql, run_id, row[0]))
+
+
 def read_blob(db: Database, sql: Mapping[str, str], stream_id: str, digest: str) -> bytes | None:
     """A large value by the name of its content."""
     row = db.execute(sql["blob"], {"stream_id": stream_id, "digest": digest}).fetchone()

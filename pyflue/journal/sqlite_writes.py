@@ -39,6 +39,8 @@ from .records import (
     stored_data,
 )
 from .sqlite_file import Database
+from .sqlite_heads import MOST_KEPT, Heads
+from .sqlite_many import ManyRows
 
 if TYPE_CHECKING:
     from .sqlite_calls import SqliteCalls
@@ -81,8 +83,12 @@ class SqliteWrites:
         clock: Clock,
         settings: JournalSettings,
         limits: Limits,
+        most_heads: int = MOST_KEPT,
     ) -> None:
-        self.db = connection
+        #: The connection, for statements that have nothing to do with a run's row; see `db`.
+        self.connection = connection
+        self._heads = Heads(connection, sql, most_kept=most_heads)
+        self.on_forget = self._heads.on_forget
         self._name = name
         self._turnstile = turnstile
         self._checkpointer = checkpointer
@@ -106,14 +112,21 @@ class SqliteWrites:
         self._wal_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
-        # Written in one go before the commit: nothing in a transaction reads them, and one call for hundreds of rows
-        # costs a fraction of a call for each.
+        # Written in one go before the commit: nothing in a transaction reads them.
         self._event_rows: list[tuple[Any, ...]] = []
         #: Rows of `put_step`.
         self.step_rows: list[tuple[Any, ...]] = []
         #: Rows of `add_entry` and `add_file`.
         self.entry_rows: list[tuple[Any, ...]] = []
         self.file_rows: list[tuple[Any, ...]] = []
+        self._append_events = ManyRows(sql["append_event"])
+        self._put_steps = ManyRows(sql["put_step"])
+
+    @property
+    def db(self) -> Database:
+        """The connection, for statements that may read or change any run."""
+        self._heads.forget()
+        return self.connection
 
     # Transactions
 
@@ -123,12 +136,13 @@ class SqliteWrites:
                 raise JournalBusy(self._name, self._settings.busy_timeout_s)
             self._has_turn = True
             self._turn_ends_at = time.monotonic() + _TURN_S
-        self.db.execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._heads.check()
         self._room_bytes = None
 
     def commit(self) -> None:
         self.flush()
-        self.db.execute("COMMIT")
+        self.connection.execute("COMMIT")
         if self._has_turn and time.monotonic() >= self._turn_ends_at:
             self.pause()
 
@@ -137,25 +151,28 @@ class SqliteWrites:
         self.step_rows.clear()
         self.entry_rows.clear()
         self.file_rows.clear()
+        self._heads.roll_back()
         # A full disk may have ended the transaction already.
-        if self.db.in_transaction:
-            self.db.execute("ROLLBACK")
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
         self.pause()
 
     def flush(self) -> None:
-        """Write the events, steps, entries and files that the transaction has collected."""
+        """Write what the transaction has collected: how far runs are, events, steps, entries and files."""
+        db = self.connection
+        self._heads.write()
         if self._event_rows:
-            self.db.executemany(self.sql["append_event"], self._event_rows)
+            self._append_events.write(db, self._event_rows)
             self._event_rows.clear()
         if self.step_rows:
-            before = self.db.total_changes()
-            self.db.executemany(self.sql["put_step"], self.step_rows)
-            if self.db.total_changes() - before != len(self.step_rows):
+            before = db.total_changes()
+            self._put_steps.write(db, self.step_rows)
+            if db.total_changes() - before != len(self.step_rows):
                 run_id, key, *_ = self.step_rows[-1]  # the one at fault, once each record is tried alone
                 raise JournalError(f"Run {run_id} has recorded step {key!r} already; its record is final.")
             self.step_rows.clear()
         if self.entry_rows:
-            self.db.executemany(self.sql["add_entry"], self.entry_rows)
+            self.conversations.write_entries(self.entry_rows)
             self.entry_rows.clear()
         if self.file_rows:
             self.conversations.write_files(self.file_rows)
@@ -171,14 +188,14 @@ class SqliteWrites:
             return
         if self._wal_pages > self._most_wal_pages:
             # Passive checkpoints never catch up with a writer that does not pause; this is the pause.
-            self.db.set_busy_timeout(_RESET_TIMEOUT_MS)
+            self.connection.set_busy_timeout(_RESET_TIMEOUT_MS)
             try:
-                self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
                 self._wal_pages = 0
             except apsw.Error:
                 pass  # a long read is under way, or the disk is full; the next batch tries again
             finally:
-                self.db.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
+                self.connection.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
         else:
             self._checkpointer.wake()
 
@@ -202,12 +219,12 @@ class SqliteWrites:
         self.pause()
         if self._checkpointer is not None:
             self._checkpointer.stop()
-        self.db.close()
+        self.connection.close()
         if self._turnstile is not None:
             self._turnstile.close()
 
     def _data_version(self) -> int:
-        return int(self.db.execute("PRAGMA data_version").get)
+        return int(self.connection.execute("PRAGMA data_version").get)
 
     def _note_wal(self, connection: object, name: str, pages: int) -> int:
         self._wal_pages = pages
@@ -230,18 +247,19 @@ class SqliteWrites:
         return SqliteConversations(self)
 
     def accept(self, new: NewRun) -> Accepted:
-        self.leave_room(len(memoryview(new.payload)))
+        self.leave_room(_size(new.payload) + _size(new.definition))
         run_id = new.run_id
         if new.idempotency_key is not None:
-            known = self.db.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
+            known = self.connection.execute(self.sql["known_key"], {"key": new.idempotency_key}).fetchone()
             if known is not None:
                 if known[1] != (new.request_digest or ""):
                     return Accepted(run_id=known[0], is_conflict=True)
                 return Accepted(run_id=known[0], is_repeat=True)
         if new.needs_free_lane and (head := self._head_of_lane(new.lane)) is not None:
             return Accepted(run_id=head, is_busy=True)
+        self.insert_run(new)
         if new.idempotency_key is not None:
-            self.db.execute(
+            self.connection.execute(
                 self.sql["add_key"],
                 {
                     "key": new.idempotency_key,
@@ -250,14 +268,14 @@ class SqliteWrites:
                     "at": self.clock.now_us(),
                 },
             )
-        self.insert_run(new)
         if new.copies is not None:
             self.calls.copy(new.copies, run_id)
         return Accepted(run_id=run_id)
 
     def insert_run(self, new: NewRun) -> None:
         """Record a run; with an owner and without a lane, also that it has started."""
-        db, sql, run_id = self.db, self.sql, new.run_id
+        # Nothing here is about a run that is there already.
+        db, sql, run_id = self.connection, self.sql, new.run_id
         now = self.clock.now_us()
         is_owned = new.owner is not None and new.lane is None
         interaction = ids.split_interaction_id(run_id)
@@ -287,12 +305,14 @@ class SqliteWrites:
                 None if interaction is None else interaction[0],
                 new.lane,
                 int(self._head_of_lane(new.lane) is not None),
+                sqlite_rows.column_of(new.definition),
             ),
         )
-        sqlite_rows.put_large(db, sql, run_id, new.payload)
         if new.tags:
-            seq = db.last_insert_rowid()
+            seq = db.last_insert_rowid()  # before anything else is inserted
             db.executemany(sql["add_tag"], [{"tag": tag, "seq": seq} for tag in new.tags])
+        sqlite_rows.put_large(db, sql, run_id, new.payload)
+        sqlite_rows.put_large(db, sql, run_id, new.definition)
         if interaction is not None:
             self.conversations.add_stream(interaction[0], now)
             self._event(run_id, 1, EventType.INTERACTION_ACCEPTED, now, new.payload)
@@ -327,13 +347,45 @@ class SqliteWrites:
 
     def append(self, fence: Fence, events: Sequence[NewEvent]) -> bool:
         self.leave_room(sum(len(memoryview(event.data)) for event in events))
-        row = self.db.execute(
-            self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
-        ).fetchone()
-        if row is None:
-            return False
-        self.write_events(fence.run_id, row[0], events)
+        index = self._heads.move(fence, len(events))
+        if index is None:
+            row = self.db.execute(
+                self.sql["take_indexes"], (len(events), fence.run_id, fence.owner, fence.attempt)
+            ).fetchone()
+            if row is None:
+                return False
+            index = int(row[0])
+        self.write_events(fence.run_id, index, events)
         return True
+
+    def progress(self, fence: Fence, events: Sequence[NewEvent]) -> int | None:
+        """Append events to a run that has recorded something; returns its `last_index`, None if the fence is lost."""
+        index = self._heads.move(fence, len(events))
+        if index is None:
+            index = self._first_progress(fence, len(events))
+            if index is None:
+                return None
+        if events:
+            self.write_events(fence.run_id, index, events)
+        return index
+
+    def _first_progress(self, fence: Fence, count: int) -> int | None:
+        self._heads.forget_one(fence.run_id)
+        bindings = (count, fence.run_id, fence.owner, fence.attempt)
+        # Most runs are running and have not crashed. Then no index of the table has to be written.
+        row = self.connection.execute(self.sql["record_progress"], bindings).fetchone()
+        if row is None:
+            row = self.connection.execute(self.sql["record_first_progress"], bindings).fetchone()
+            if row is None:
+                return None
+        index, seq = row
+        self._heads.keep(fence, seq, index)
+        return index
+
+    def set_usage(self, run_id: str, usage: str | None) -> None:
+        """Set what a run has used."""
+        if not self._heads.set_usage(run_id, usage):
+            self.connection.execute(self.sql["put_usage"], {"run_id": run_id, "usage": usage})
 
     def write_events(self, run_id: str, last_index: int, events: Sequence[NewEvent]) -> None:
         """Store events under the indexes up to `last_index`, which the run's row has moved forward to.
@@ -352,7 +404,7 @@ class SqliteWrites:
 
     def _write_to_stream(self, stream_id: str, interaction: str, events: Sequence[NewEvent]) -> None:
         bindings = (len(events), self.clock.now_us(), stream_id)
-        last_index = int(self.db.execute(self.sql["take_stream_indexes"], bindings).get)
+        last_index = int(self.connection.execute(self.sql["take_stream_indexes"], bindings).get)
         for index, event in enumerate(events, last_index - len(events) + 1):
             data = self._event_data(stream_id, event.data, event.more)
             type_ = OF_INTERACTIONS.get(event.type, event.type)
@@ -360,7 +412,8 @@ class SqliteWrites:
         self.touch(stream_id)
 
     def finish(self, fence: Fence, outcome: Outcome, earlier: Sequence[NewEvent]) -> Outcome | None:
-        db, sql, run_id = self.db, self.sql, fence.run_id
+        db, sql, run_id = self.connection, self.sql, fence.run_id
+        self._heads.forget_one(run_id)
         now = self.clock.now_us()
         row = db.execute(
             sql["finish_run"],
@@ -451,6 +504,10 @@ class SqliteWrites:
             self.delete_whole(run_id)
         return len(run_ids)
 
+    def keep_blob(self, stream_id: str, data: bytes) -> str:
+        self.leave_room(len(data))
+        return sqlite_rows.put_blob(self.db, self.sql, stream_id, data)
+
     def forget_keys(self) -> None:
         before = self.clock.now_us() - int(self._settings.idempotency_keep_s * 1_000_000)
         self.db.execute(self.sql["forget_keys"], {"before": before})
@@ -534,7 +591,7 @@ class SqliteWrites:
     def _event_data(self, stream_id: str, data: Raw, more: Raw | None = None) -> str:
         stored, kept = stored_data(data, more, self._limits.event_bytes)
         if kept is not None:
-            sqlite_rows.put_blob(self.db, self.sql, stream_id, kept)
+            sqlite_rows.put_blob(self.connection, self.sql, stream_id, kept)
         return str(memoryview(stored), "utf-8")
 
     def leave_room(self, size_bytes: int) -> None:
@@ -562,7 +619,7 @@ class SqliteWrites:
         log_bytes = 0
         with contextlib.suppress(OSError):
             log_bytes = Path(f"{self._name}-wal").stat().st_size - self._wal_pages * (_PAGE_BYTES + _FRAME_HEAD_BYTES)
-        return max(log_bytes, 0) + int(self.db.pragma("freelist_count")) * _PAGE_BYTES
+        return max(log_bytes, 0) + int(self.connection.pragma("freelist_count")) * _PAGE_BYTES
 
     def delete_whole(self, run_id: str) -> None:
         """Delete a final run and all that belongs to it."""
@@ -616,6 +673,10 @@ class Checkpointer:
                 continue  # busy or no space: the log keeps everything, and the next commit asks again
         if db is not None:
             db.close()
+
+
+def _size(value: Raw | None) -> int:
+    return 0 if value is None else len(memoryview(value))
 
 
 def _start(workflow: str, version: str) -> Raw:

@@ -247,17 +247,19 @@ class Writer:
         if self._is_idle:
             self._wake()
 
-    def append(self, fence: Fence, event: NewEvent) -> None:
-        """Queue an event; it joins the run's events that are already waiting. May be called from any thread."""
+    def append(self, fence: Fence, *events: NewEvent) -> None:
+        """Queue events; they join the run's events that are already waiting. May be called from any thread."""
         if self._is_closed:
             raise JournalClosed
+        if not events:
+            return
         with self._shared:
             record = self._open_appends.get(fence)
             if record is None:
                 record = self._open_appends[fence] = _Record(None, fence)
                 self._queue.append(record)
-            record.events.append(event)
-            self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
+            record.events += events
+            self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + len(events)
         if self._is_idle:
             self._wake()
 

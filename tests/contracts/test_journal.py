@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyflue import codec
-from pyflue.errors import JournalClosed
+from pyflue.errors import JournalClosed, JournalError
 from pyflue.journal import (
     Event,
     Fence,
@@ -22,6 +23,7 @@ from pyflue.journal import (
     follow,
     open_journal,
 )
+from tests.contracts.test_journal_calls import new_step
 from tests.promises import promise
 from tests.support import fence_of, new_event, new_run, raw, summary
 
@@ -85,6 +87,86 @@ async def test_events_are_numbered_without_gaps_and_the_end_is_last(journal: Jou
     assert (run.status, run.last_index) == (RunStatus.COMPLETED, 5)
     assert codec.load(run.result) == {"ok": True}
     assert run.finished_at is not None
+
+
+@promise("R4")
+async def test_events_that_are_appended_together_stand_together_in_their_order(journal: Journal) -> None:
+    new, other = new_run(), new_run()
+    for each in (new, other):
+        await journal.accept(each)
+
+    journal.append(fence_of(new), *(new_event(data={"number": number}) for number in range(5)))
+    journal.append(fence_of(other), new_event())
+    journal.append(fence_of(new), *(new_event(data={"number": number}) for number in (5, 6)))
+    assert journal.unwritten(new.run_id) <= 7
+    await asyncio.to_thread(journal.drain, new.run_id)
+    journal.append(fence_of(new), new_event(data={"number": 7}), new_event(data={"number": 8}))
+    await journal.finish(fence_of(new), DONE)
+
+    events = list(await journal.events(new.run_id))
+    assert summary(events) == [(1, "run_start"), *((index, "log") for index in range(2, 11)), (11, "run_end")]
+    assert [codec.load(event.data)["number"] for event in events[1:-1]] == list(range(9))
+    assert journal.unwritten(new.run_id) == 0
+    await journal.finish(fence_of(other), DONE)
+    assert summary(await journal.events(other.run_id)) == [(1, "run_start"), (2, "log"), (3, "run_end")]
+
+
+async def test_no_events_at_all_are_nothing_to_write(journal: Journal) -> None:
+    new = new_run()
+    lost: list[Fence] = []
+    journal.on_lost(lambda fence, error: lost.append(fence))
+    await journal.accept(new)
+
+    journal.append(fence_of(new))
+    journal.append(fence_of(new, attempt=7))
+    await journal.finish(fence_of(new), DONE)
+
+    assert summary(await journal.events(new.run_id)) == [(1, "run_start"), (2, "run_end")]
+    assert (journal.unwritten(new.run_id), lost) == (0, [])
+
+
+@promise("R9")
+async def test_of_several_events_of_a_superseded_attempt_none_is_written(journal: Journal) -> None:
+    new = new_run()
+    lost: list[tuple[Fence, Exception | None]] = []
+    journal.on_lost(lambda fence, error: lost.append((fence, error)))
+    await journal.accept(new)
+    await journal.requeue(fence_of(new), crashed=False)
+    await journal.claim("engine-1", 1)
+
+    journal.append(fence_of(new), new_event(), new_event(), new_event())
+    journal.append(fence_of(new, attempt=2), new_event("progress"), new_event("progress"))
+    await journal.finish(fence_of(new, attempt=2), DONE)
+
+    types = ["run_start", "run_resumed", "progress", "progress", "run_end"]
+    assert summary(await journal.events(new.run_id)) == list(enumerate(types, 1))
+    assert lost == [(fence_of(new), None)]
+    assert journal.unwritten(new.run_id) == 0
+
+
+@promise("R4")
+async def test_events_that_are_appended_together_before_a_record_that_fails_leave_no_gap(journal: Journal) -> None:
+    new, other = new_run(), new_run()
+    lost: list[tuple[Fence, str]] = []
+    journal.on_lost(lambda fence, error: lost.append((fence, type(error).__name__)))
+    for each in (new, other):
+        await journal.accept(each)
+    await journal.record(fence_of(new), new_step())
+
+    journal.append(fence_of(new), new_event(), new_event())
+    twice, fine = await asyncio.gather(
+        journal.record(fence_of(new), new_step(), [new_event()]),
+        journal.record(fence_of(other), new_step(), [new_event()]),
+        return_exceptions=True,
+    )
+    journal.append(fence_of(new), new_event(), new_event())
+
+    assert (type(twice), fine) == (JournalError, 2)
+    with pytest.raises(JournalError, match="has recorded step 'charge' already"):
+        await journal.finish(fence_of(new), DONE)
+    assert summary(await journal.events(new.run_id)) == [(1, "run_start")]
+    assert lost == [(fence_of(new), "JournalError")] * 2
+    assert await journal.finish(fence_of(other), DONE) == DONE
 
 
 @promise("R4")
@@ -280,6 +362,43 @@ async def test_values_of_any_size_come_back_whole(journal: Journal, size: int) -
     assert run is not None
     assert codec.load(run.payload) == value
     assert codec.load(run.result) == [value]
+
+
+async def test_a_run_with_a_large_payload_is_found_by_its_tags(journal: Journal) -> None:
+    others = [new_run(payload="x" * 5000), new_run()]
+    tagged = new_run(payload="y" * 5000, definition=raw("z" * 5000), tags=("blue",))
+    for new in (*others, tagged, *(new_run(payload="x" * 5000) for _ in range(3))):
+        await journal.accept(new)
+
+    assert [run.run_id for run in (await journal.runs(RunFilter(tags=["blue"]))).runs] == [tagged.run_id]
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+async def test_a_definition_is_kept_with_its_run_and_deleted_with_it(url: str, journal: Journal, size: int) -> None:
+    definition = {"nodes": ["x" * size]}
+    new, plain = new_run(definition=raw(definition)), new_run()
+    for each in (new, plain):
+        await journal.accept(each)
+    await journal.finish(fence_of(new), DONE)
+
+    found = await journal.definition(new.run_id)
+    assert found is not None
+    assert codec.load(found) == definition
+    assert await journal.definition(plain.run_id) is None
+    run = await journal.run(new.run_id)
+    assert run is not None
+    assert "xxx" not in codec.encode(run.to_dict()).decode()
+    await journal.delete(new.run_id)
+    assert await journal.definition(new.run_id) is None
+
+
+async def test_bytes_are_kept_under_the_name_of_their_content(journal: Journal) -> None:
+    name = await journal.keep_blob("shelf:books", b"[1,2]")
+
+    assert name == await journal.keep_blob("shelf:books", b"[1,2]")
+    assert name == f"sha256:{hashlib.sha256(b'[1,2]').hexdigest()}"
+    assert await journal.blob("shelf:books", name) == b"[1,2]"
+    assert await journal.blob("shelf:records", name) is None
 
 
 async def test_large_event_data_becomes_a_blob(journal: Journal) -> None:

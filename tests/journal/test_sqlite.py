@@ -252,6 +252,20 @@ async def test_journals_of_every_released_schema_open(tmp_path: Path, stored: Pa
 
 
 @promise("F13")
+@pytest.mark.parametrize("schema", ["schema-1", "schema-2", "schema-3"])
+async def test_journals_of_releases_before_definitions_take_them(tmp_path: Path, schema: str) -> None:
+    file_in(tmp_path).parent.mkdir()
+    shutil.copy(Path(__file__).parent / "fixtures" / f"{schema}.db", file_in(tmp_path))
+    new = new_run(definition=raw({"nodes": []}))
+    async with opened(tmp_path) as journal:
+        before = (await journal.runs(RunFilter())).runs
+        await journal.accept(new)
+        assert {await journal.definition(run.run_id) for run in before} == {None}
+    async with opened(tmp_path) as journal:
+        assert await journal.definition(new.run_id) == raw({"nodes": []})
+
+
+@promise("F13")
 async def test_a_reader_of_an_older_schema_is_told_to_migrate_it(tmp_path: Path) -> None:
     file_in(tmp_path).parent.mkdir()
     shutil.copy(Path(__file__).parent / "fixtures" / "schema-1.db", file_in(tmp_path))
@@ -340,7 +354,10 @@ async def test_one_bad_record_does_not_harm_the_others_of_its_batch(tmp_path: Pa
         twice = new_run()
         runs = [new_run() for _ in range(10)]
         answers = await asyncio.gather(
-            journal.accept(twice), journal.accept(twice), *(journal.accept(new) for new in runs), return_exceptions=True
+            journal.accept(twice),
+            journal.accept(twice),
+            *(journal.accept(new) for new in runs),
+            return_exceptions=True,
         )
         assert [type(answer).__name__ for answer in answers] == ["Accepted", "JournalError", *["Accepted"] * 10]
         assert len((await journal.runs(RunFilter())).runs) == 11

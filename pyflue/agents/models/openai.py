@@ -20,6 +20,7 @@ from .port import ModelReply, ModelRequest, Progress, StopReason, StreamItem, Te
 from .settings import ModelSetup
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
     from openai.types.chat import ChatCompletionChunk
 
@@ -46,15 +47,19 @@ _STATUS = {
 _REASONING = ("reasoning_content", "reasoning")
 
 
-def openai_model(setup: ModelSetup) -> OpenAIModel:
-    """The factory of the entry point `openai`, and of every provider that is nothing but a `base_url`."""
-    return OpenAIModel(setup)
+def openai_model(setup: ModelSetup, *, http_client: httpx2.AsyncClient | None = None) -> OpenAIModel:
+    """The factory of the entry point `openai`, and of every provider that is nothing but a `base_url`.
+
+    `http_client` is used for its requests, and closed with it.
+    """
+    return OpenAIModel(setup, http_client)
 
 
 class OpenAIModel:
     """One model behind Chat Completions. Used in one event loop, because its connections belong to it."""
 
-    def __init__(self, setup: ModelSetup) -> None:
+    def __init__(self, setup: ModelSetup, http_client: httpx2.AsyncClient | None = None) -> None:
+        self._http_client = http_client
         self.id = setup.id
         self.provider = setup.provider
         self._setup = setup
@@ -107,6 +112,8 @@ class OpenAIModel:
         async with self._opening:
             if self._client is not None:
                 await self._client.close()
+            elif self._http_client is not None:
+                await self._http_client.aclose()
 
     async def _opened(self) -> openai.AsyncOpenAI:
         """The client. Importing the library takes half a second, so that is done in a thread.
@@ -160,6 +167,7 @@ class OpenAIModel:
             default_headers={**headers, **settings.headers},
             max_retries=0,
             timeout=httpx2.Timeout(settings.timeout_s, read=settings.idle_timeout_s),
+            http_client=self._http_client,
         )
 
     def _secrets(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@
 INSERT INTO runs (
     run_id, workflow, kind, status, owner, attempt, last_index, created_at, started_at, deadline_at,
     workflow_version, tags, parent_run_id, retried_from, forked_from, idempotency_key, request, payload,
-    depth, stream, lane, is_behind
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    depth, stream, lane, is_behind, definition
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- head_of_lane --
 -- The oldest run of a lane that has not ended.
@@ -34,7 +34,7 @@ INSERT INTO idempotency_keys (key, request_digest, run_id, created_at) VALUES (:
 
 -- append_event --
 -- Add an event to a stream. The writer has just taken the index from the stream's last_index in this transaction: no gaps.
-INSERT INTO events (stream_id, idx, type, at, data, step, interaction) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO events (stream_id, idx, type, at, data, step, interaction) VALUES /*row*/(?, ?, ?, ?, ?, ?, ?)/*end*/;
 
 -- add_stream --
 -- Make the stream of an agent's instance, unless it is there.
@@ -155,6 +155,10 @@ SELECT
     finished_at, deadline_at, cancel_requested_at, workflow_version, tags, parent_run_id, retried_from,
     forked_from, idempotency_key, usage, error, request, payload, result
 FROM runs WHERE run_id = :run_id;
+
+-- definition --
+-- The definition that came with the request for a run.
+SELECT definition FROM runs WHERE run_id = :run_id;
 
 -- run_head --
 -- One run without its values.
@@ -323,13 +327,19 @@ DELETE FROM idempotency_keys WHERE created_at < :before;
 UPDATE runs SET last_index = last_index + ?1
 WHERE
     run_id = ?2 AND owner = ?3 AND attempt = ?4 AND finished_at IS NULL AND status = 'running' AND crashes = 0
-RETURNING last_index;
+RETURNING last_index, seq;
+
+-- write_heads --
+-- Write how far running runs are, and what they have used (NULL: as before).
+UPDATE runs SET last_index = head.column2, usage = coalesce(head.column3, runs.usage)
+FROM (VALUES /*row*/(?, ?, ?)/*end*/) AS head
+WHERE runs.seq = head.column1;
 
 -- record_first_progress --
 -- The same for a run that was waiting or has crashed: it runs, and its crashes are forgotten.
 UPDATE runs SET last_index = last_index + ?1, status = 'running', crashes = 0
 WHERE run_id = ?2 AND owner = ?3 AND attempt = ?4 AND finished_at IS NULL
-RETURNING last_index;
+RETURNING last_index, seq;
 
 -- keep_running --
 -- Make sure that a run is running, if the fence still holds.
@@ -362,7 +372,7 @@ RETURNING last_index;
 INSERT INTO steps (
     run_id, key, kind, name, position, input_digest, status, value, error, attempts, started_at, finished_at,
     started_index, recorded_index
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES /*row*/(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)/*end*/
 ON CONFLICT (run_id, key) DO UPDATE SET
     kind = excluded.kind, name = excluded.name, position = excluded.position, input_digest = excluded.input_digest,
     status = excluded.status, value = excluded.value, error = excluded.error, attempts = excluded.attempts,
@@ -618,11 +628,12 @@ UPDATE runs SET usage = :usage WHERE run_id = :run_id;
 
 -- add_entry --
 -- Append an entry to a session's conversation.
-INSERT INTO conversation_entries (stream_id, session, position, run_id, step_key, at, entry) VALUES (
-    ?1, ?2,
-    (SELECT coalesce(max(position), 0) + 1 FROM conversation_entries WHERE stream_id = ?1 AND session = ?2),
-    ?3, ?4, ?5, ?6
-);
+INSERT INTO conversation_entries (stream_id, session, position, run_id, step_key, at, entry)
+VALUES /*row*/(?, ?, ?, ?, ?, ?, ?)/*end*/;
+
+-- last_entry --
+-- The position of the last entry of a session; 0 if it has none.
+SELECT coalesce(max(position), 0) FROM conversation_entries WHERE stream_id = ? AND session = ?;
 
 -- add_file --
 -- Record what became of a path of a workspace.
