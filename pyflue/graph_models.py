@@ -1,18 +1,18 @@
 """How llm nodes of graphs reach models: the flowgram room knows no provider, and the agents room knows no graphs.
 
-Beside `main.py`, because it joins two rooms. `for_project` is called by `main.py`; a graph that runs without a project
-uses `ask` as it is. Imported when the first llm node runs.
+Beside `main.py`, because it joins two rooms. `main.py` calls `for_project`, which also hands a project's settings to
+its graphs; a graph that runs without a project uses `ask` as it is.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError, ModelFailed
+from .flowgram import configured
 from .flowgram.asking import ModelRefused, Question, Unreachable, register_asker
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _PROVIDER = "graph-api"
 _KEY = "PYFLUE_GRAPH_API_KEY"
-#: As many as the client libraries of models make by default.
-_RETRIES = 2
 
 
 async def ask(
@@ -34,45 +32,50 @@ async def ask(
         Unreachable, ModelRefused.
     """
     from .agents.content import user
-    from .agents.models.port import ModelReply, ModelRequest
+    from .agents.models.port import ModelRequest
+    from .one_answer import one_answer
 
     request = ModelRequest(
         messages=[user(question.prompt)], system=question.system_prompt, temperature=question.temperature
     )
-    attempt = 0
-    while True:
+    try:
+        model = await _model(question, providers or {}, root)
         try:
-            model = _model(question, providers or {}, root)
-            try:
-                async for item in model.stream(request):
-                    if isinstance(item, ModelReply):
-                        return "".join(getattr(block, "text", "") for block in item.blocks if _is_text(block))
-                return ""
-            finally:
-                if question.api_host is not None:
-                    await model.close()
-        except ModelFailed as error:
-            if error.is_retryable and attempt < _RETRIES:
-                await asyncio.sleep(error.retry_after_s if error.retry_after_s is not None else 0.5 * 2**attempt)
-                attempt += 1
-            elif error.provider_status is None and error.is_retryable:
-                raise Unreachable(str(error)) from error
-            else:
-                raise ModelRefused(str(error)) from error
-        except ModelError as error:
-            raise ModelRefused(str(error)) from error
+            return await one_answer(model, request, is_final=lambda error: _refused_address(error) is not None)
+        finally:
+            if question.api_host is not None:
+                await model.close()
+    except ModelFailed as error:
+        if (refused := _refused_address(error)) is not None:
+            raise ModelRefused(refused) from error
+        if error.provider_status is None and error.is_retryable:
+            raise Unreachable(str(error)) from error
+        raise ModelRefused(str(error)) from error
+    except ModelError as error:
+        raise ModelRefused(str(error)) from error
 
 
 def for_project(settings: Settings) -> None:
-    """Let llm nodes of this process use a project's providers."""
+    """Let the graphs of this process use what a project has: its providers, its allowed hosts, its executors."""
 
     async def ask_here(question: Question) -> str:
         return await ask(question, providers=settings.providers, root=settings.root)
 
     register_asker(ask_here)
+    graphs = settings.flowgram
+    configured.configure(settings.root, hosts=graphs.allowed_hosts, executors=graphs.executors)
 
 
-def _model(question: Question, providers: Mapping[str, ProviderSettings], root: Path | None) -> Model:
+def load_executors() -> None:
+    """Import the modules with a project's executors. Blocks.
+
+    Raises:
+        SettingsInvalid: that is not possible.
+    """
+    configured.load_executors()
+
+
+async def _model(question: Question, providers: Mapping[str, ProviderSettings], root: Path | None) -> Model:
     from .agents.models.registry import find_model
     from .settings import ProviderSettings
 
@@ -80,7 +83,10 @@ def _model(question: Question, providers: Mapping[str, ProviderSettings], root: 
         return find_model(question.model, providers=providers, env=os.environ, root=root)
     from .agents.models.openai import openai_model
     from .agents.models.settings import ModelSetup
+    from .flowgram.network import guarded_client
 
+    # The address comes from a graph, and is checked where the connection is made.
+    http_client = await guarded_client(follow_redirects=True)
     # Not by name: a graph's key is for this one question, and is not kept with the models that are shared.
     return openai_model(
         ModelSetup(
@@ -90,11 +96,16 @@ def _model(question: Question, providers: Mapping[str, ProviderSettings], root: 
             settings=ProviderSettings(base_url=question.api_host, key_variable=_KEY),
             env={_KEY: question.api_key},
             root=root or Path(),
-        )
+        ),
+        http_client=http_client,
     )
 
 
-def _is_text(block: object) -> bool:
-    from .agents.content import Text
+def _refused_address(error: BaseException) -> str | None:
+    """Why graphs may not go to where a model was to be asked, if that is what went wrong."""
+    from .flowgram.network import AddressRefused
 
-    return isinstance(block, Text)
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, AddressRefused):
+        cause = cause.__cause__
+    return None if cause is None else str(cause)

@@ -150,6 +150,16 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlowgramSettings:
+    """What graphs may do."""
+
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Hosts, addresses and networks that http and llm nodes may reach although they are not public."
+    )
+    executors: tuple[str, ...] = _setting((), "Modules with executors for types of node, `module` or `module:Name`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """A table `[providers.<name>]`: how a provider of models is reached. Everything has a default."""
 
@@ -198,6 +208,7 @@ class Settings:
     agent: AgentSettings = AgentSettings()
     compaction: CompactionSettings = CompactionSettings()
     budget: BudgetSettings = BudgetSettings()
+    flowgram: FlowgramSettings = FlowgramSettings()
     #: Only the file can hold these two.
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict[str, ProviderSettings])
     mcp_servers: Mapping[str, McpServerSettings] = field(default_factory=dict[str, McpServerSettings])
@@ -222,6 +233,7 @@ GROUPS: Mapping[str, type] = {
     "agent": AgentSettings,
     "compaction": CompactionSettings,
     "budget": BudgetSettings,
+    "flowgram": FlowgramSettings,
 }
 #: Tables whose entries have names that are the project's.
 _NAMED = ("providers", "mcp")
@@ -382,6 +394,8 @@ def _convert(name: str, source: str, value: Any, default: Any) -> Any:
         items: Any = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):  # pyright: ignore[reportUnknownVariableType]
             raise SettingsInvalid(name, source, f"expected a list of strings, not {value!r}.")
+        if name == "flowgram.allowed_hosts":
+            _check_hosts(name, source, items)  # pyright: ignore[reportUnknownArgumentType]
         return tuple(items)  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
     if isinstance(default, str):
         if not isinstance(value, str):
@@ -397,6 +411,13 @@ def _convert(name: str, source: str, value: Any, default: Any) -> Any:
             raise SettingsInvalid(name, source, f"expected true or false, not {value!r}.")
         return truth
     return _number(name, source, value, default)
+
+
+def _check_hosts(name: str, source: str, hosts: Iterable[str]) -> None:
+    for host in hosts:
+        if "://" in host or any(letter.isspace() for letter in host):
+            problem = f"expected names, addresses or networks, such as `localhost:8080` or `10.0.0.0/8`, not {host!r}."
+            raise SettingsInvalid(name, source, problem)
 
 
 def _number(name: str, source: str, value: Any, default: float) -> float:

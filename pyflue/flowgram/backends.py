@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import codec
 from ..codec import Raw
-from ..errors import RunFinished, RunNotFound, TooLarge, WorkflowInvalid, WorkflowNotFound
+from ..errors import RunFinished, RunNotFound, WorkflowInvalid, WorkflowNotFound
 from .dialect import INLINE, KIND
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Backend(Protocol):
 
     limit_bytes: int
 
-    async def run(self, schema: str, inputs: Mapping[str, Any], *, key: str | None) -> str:
-        """Start a run and return its id. An invalid graph is a run that fails."""
+    async def run(self, schema: str, document: Document, inputs: Mapping[str, Any], *, key: str | None) -> str:
+        """Start a run of a graph, whose text has been read, and return its id. An invalid graph is a run that fails."""
         ...
 
     async def report(self, task_id: str) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ class LibraryBackend:
         self._application = application
         self.limit_bytes = limit_bytes
 
-    async def run(self, schema: str, inputs: Mapping[str, Any], *, key: str | None) -> str:
+    async def run(self, schema: str, document: Document, inputs: Mapping[str, Any], *, key: str | None) -> str:
         return self._application.run({"schema": schema, "inputs": inputs})
 
     async def report(self, task_id: str) -> dict[str, Any] | None:
@@ -81,23 +81,24 @@ class LibraryBackend:
 
 
 class JournalBackend:
-    """Implements `Backend` on a project's engine: each run is one of `flowgram.inline`, its graph in its payload."""
+    """Implements `Backend` on a project's engine: each run is one of `flowgram.inline`, its graph its definition."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self.limit_bytes = services.settings.limits.payload_bytes
 
-    async def run(self, schema: str, inputs: Mapping[str, Any], *, key: str | None) -> str:
+    async def run(self, schema: str, document: Document, inputs: Mapping[str, Any], *, key: str | None) -> str:
         from ..engine import Submission
-        from .workflow import inline_workflow
+        from .workflow import InlinePayload, inline_workflow
 
-        workflow = inline_workflow()
-        payload = {"schema": schema, "inputs": inputs}
-        raw = Raw(codec.encode(payload))
-        if len(memoryview(raw)) > self.limit_bytes:
-            raise TooLarge("The graph with its inputs", len(memoryview(raw)), self.limit_bytes, "limits.payload_bytes")
         handle = await self._services.engine.submit(
-            Submission(workflow=workflow, payload=raw, parsed=workflow.parse(payload), idempotency_key=key)
+            Submission(
+                workflow=inline_workflow(),
+                payload=Raw(codec.encode({"inputs": inputs})),
+                parsed=InlinePayload(inputs=inputs, document=document),
+                definition=Raw(schema.encode()),
+                idempotency_key=key,
+            )
         )
         return handle.run_id
 
@@ -107,7 +108,8 @@ class JournalBackend:
         run = await self._run(task_id)
         if run is None:
             return None
-        document, inputs = await asyncio.to_thread(self._graph, run)  # it may have to load the file
+        definition = await self._services.journal.definition(run.run_id)
+        document, inputs = await asyncio.to_thread(self._graph, run, definition)  # it may have to load the file
         return await report_of(self._services.journal, run, document, inputs)
 
     async def result(self, task_id: str) -> Any:
@@ -133,14 +135,14 @@ class JournalBackend:
         run = await self._services.journal.run(task_id) if len(task_id) <= 300 else None
         return run if run is not None and run.kind == KIND else None
 
-    def _graph(self, run: Run) -> tuple[Document | None, Mapping[str, Any]]:
+    def _graph(self, run: Run, definition: Raw | None) -> tuple[Document | None, Mapping[str, Any]]:
         """The graph of a run, and its inputs."""
-        from .workflow import GraphWorkflow, inline_workflow
+        from .workflow import GraphWorkflow, document_of
 
         payload = codec.load(run.payload if run.payload is not None else codec.EMPTY_OBJECT)
         if run.workflow == INLINE:
-            parsed = inline_workflow().parse(payload)
-            return parsed.document, parsed.inputs
+            document = None if definition is None else document_of(bytes(memoryview(definition)).decode())
+            return document, payload.get("inputs", {})
         try:
             workflow = self._services.catalog.find(run.workflow)
         except (WorkflowNotFound, WorkflowInvalid):

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..engine import Workflow
-from ..workflows import Dialect, Source
+from ..workflows import Dialect, Source, TokenScope
 
 KIND = "flowgram"
 #: The reserved name of graphs that come with a request.
 INLINE = "flowgram.inline"
+#: Procedures of the API that change nothing.
+READING = frozenset({"info", "task.report", "task.result", "task.validate"})
 #: How much of a file is looked at to see whether it is a graph.
 _LOOK_BYTES = 1024 * 1024
 _NODES = re.compile(r'"nodes"\s*:\s*\[')
@@ -25,7 +27,31 @@ _EDGES = re.compile(r'"edges"\s*:\s*\[')
 
 def flowgram_dialect() -> Dialect:
     """The dialect of graphs."""
-    return Dialect(kind=KIND, loader=GraphLoader(), routes=_routes, reserved={INLINE: _inline})
+    return Dialect(
+        kind=KIND,
+        loader=GraphLoader(),
+        routes=_routes,
+        scope_of=scope_of,
+        operations=_operations,
+        reserved={INLINE: _inline},
+    )
+
+
+def scope_of(method: str, path: str) -> TokenScope | None:
+    """The scope that a request of FlowGram's API needs; whoever may only look starts and ends nothing."""
+    path = path.removeprefix("/api")
+    if path.startswith("/trpc/"):
+        # A batch is what its strongest procedure is, and what nobody knows is taken for a strong one.
+        names = {procedure_of(name) for name in path.removeprefix("/trpc/").split(",")}
+        return "read" if names <= READING else "run"
+    if path in ("/task/run", "/task/cancel"):
+        return "run"
+    return "read" if path in ("/info", "/task/report", "/task/result", "/task/validate") else None
+
+
+def procedure_of(text: str) -> str:
+    """A tRPC procedure as it is called: with dots or slashes, in the middle and around."""
+    return text.strip("/").replace("/", ".")
 
 
 class GraphLoader:
@@ -51,9 +77,17 @@ class GraphLoader:
 
 
 def _inline() -> Workflow:
+    from .configured import load_executors
     from .workflow import inline_workflow
 
+    load_executors()
     return inline_workflow()
+
+
+def _operations() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    from .openapi import operations
+
+    return operations()
 
 
 def _routes(services: Any) -> Sequence[Any]:

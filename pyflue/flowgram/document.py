@@ -48,7 +48,18 @@ class Edge:
 class Node:
     """A node of the graph. `data` is the caller's, and not to be changed."""
 
-    __slots__ = ("_input_types", "_output_types", "data", "id", "incoming", "level", "outgoing", "parent", "type")
+    __slots__ = (
+        "_given",
+        "_input_types",
+        "_output_types",
+        "data",
+        "id",
+        "incoming",
+        "level",
+        "outgoing",
+        "parent",
+        "type",
+    )
 
     def __init__(self, node_id: str, type_: str, data: Mapping[str, Any], parent: Node | None) -> None:
         self.id = node_id
@@ -61,6 +72,7 @@ class Node:
         self.level: Level | None = None
         self._input_types: Mapping[str, Any] | None = None
         self._output_types: Mapping[str, Any] | None = None
+        self._given: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -115,6 +127,14 @@ class Node:
         if self._output_types is None:
             self._output_types = properties(self.data.get("outputs"))
         return self._output_types
+
+    @property
+    def given_schema(self) -> Mapping[str, Any]:
+        """For a start node the schema of the run's inputs; empty if there is none, or a broken one."""
+        if self._given is None:
+            schema = as_object(self.data.get("outputs"))
+            self._given = schema if schema and is_sound(schema) else {}
+        return self._given
 
     def __repr__(self) -> str:
         return f"<Node {self.id} ({self.type})>"

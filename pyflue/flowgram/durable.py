@@ -10,11 +10,12 @@ Each execution has a scope of its own in the engine, so its key does not depend 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import codec
 from ..codec import Raw
+from ..engine import calls_of
+from ..engine.noting import note_step
 from ..engine.scopes import Scope, current, inside
 from ..errors import (
     CallMisplaced,
@@ -24,9 +25,8 @@ from ..errors import (
     RunStopped,
     TooManyEvents,
 )
-from ..journal import EventType, NewStep, StepStatus
 from .document import Node
-from .exceptions import NodeError, text_of
+from .exceptions import NoAnswer, NodeError, text_of
 from .executing import Call, ExecutionResult, Work
 from .masking import Secrets
 from .nodes.workflow_call import result_of, workflow_name
@@ -54,8 +54,7 @@ class DurableKeeper:
 
     def __init__(self, ctx: FlueContext[Any], secrets: Secrets) -> None:
         self._ctx = ctx
-        # The engine has no public way to record what is only looked at, and would be computed again.
-        self._calls = ctx._calls  # pyright: ignore[reportPrivateUsage]
+        self._calls = calls_of(ctx)
         self._secrets = secrets
         here = current()
         assert here is not None  # noqa: S101  (a workflow runs in a scope)
@@ -78,8 +77,9 @@ class DurableKeeper:
             # As this it is the same when it is replayed.
             said = text_of(error)
             told = self._secrets.text(said)
+            kind = NoAnswer if isinstance(error, NoAnswer) else NodeError
             # The record would tell the cause's words, too.
-            raise NodeError(told) from (error if told == said else None)
+            raise kind(told) from (error if told == said else None)
         shown = call.inputs if result.shown_inputs is None else result.shown_inputs
         self._secrets.learn(shown)
         return {"inputs": self._secrets.mask(shown), "outputs": dict(result.outputs), "branch": result.branch}
@@ -88,42 +88,31 @@ class DurableKeeper:
         return result_of(await self._ctx.call(workflow_name(call.node), call.inputs, key=name))
 
     def note(self, call: Call, result: ExecutionResult) -> ExecutionResult:
-        calls = self._calls
+        def shown() -> Raw:
+            raw = self._secrets.masked_json({"inputs": call.inputs, "outputs": result.outputs, "branch": result.branch})
+            if len(memoryview(raw)) > _NOTED_BYTES:
+                return Raw(codec.encode({"inputs": {}, "outputs": {}, "branch": result.branch, "is_omitted": True}))
+            return raw
+
         with inside(Scope(self._owner, call.scope.path)):
-            durable = calls.begin(step_name(call.node.id), "step")
-            if calls.recorded(durable, None) is not None:
-                return result
-        calls.recorder.keep_pace()
-        shown: Mapping[str, Any] = {"inputs": call.inputs, "outputs": result.outputs, "branch": result.branch}
-        masked = self._secrets.mask(shown)
-        try:
-            raw = Raw(codec.encode(masked))
-        except (TypeError, ValueError, OverflowError):
-            raw = codec.encode_loose(masked)  # a value that only a library call could have brought
-        if len(memoryview(raw)) > _NOTED_BYTES:
-            raw = Raw(codec.encode({"inputs": {}, "outputs": {}, "branch": result.branch, "is_omitted": True}))
-        step = NewStep(
-            key=durable.key,
-            kind=durable.kind,
-            name=durable.name,
-            position=durable.position,
-            status=StepStatus.COMPLETED,
-            value=raw,
-            started_us=calls.clock.now_us(),
-            started_index=calls.index,
-        )
-        about = {"step": durable.key, "name": durable.name, "kind": "step"}
-        end = {**about, "status": StepStatus.COMPLETED.value, "attempts": 1, "duration_ms": 0.0}
-        calls.record_soon(step, calls.event(EventType.STEP_END, end))
+            note_step(self._calls, step_name(call.node.id), shown)
         return result
 
     def log(self, node: Node, text: str) -> None:
         self._ctx.log.info(self._secrets.text(text), node=node.id)
+
+    def warn(self, node: Node, text: str) -> None:
+        self._ctx.log.warn(self._secrets.text(text), node=node.id)
 
 
 def _policy(retry: NodeRetry) -> Any:
     from ..engine.retrying import RetryPolicy
 
     return RetryPolicy(
-        max_attempts=retry.max_attempts, delay_s=retry.delay_s, backoff=retry.backoff, max_delay_s=3600.0, jitter=0.0
+        max_attempts=retry.max_attempts,
+        delay_s=retry.delay_s,
+        backoff=retry.backoff,
+        max_delay_s=3600.0,
+        jitter=0.0,
+        retry_on=(retry.retry_on,),
     )

@@ -4,6 +4,7 @@ FlowgramError
 ├── GraphInvalid                    the graph, or the inputs of a run, cannot be used; `errors` lists why
 │   └── GraphMalformed              it does not even have the shape of a graph
 ├── NodeError                       a node cannot do its work (raised by executors; becomes NodeFailed)
+│   └── NoAnswer                    nobody has answered; another try may end otherwise
 ├── NodeFailed                      a node failed, and with it the run
 └── GraphCancelled                  the run was cancelled (raised to those who waited for it)
 
@@ -14,6 +15,8 @@ turns them into `PyFlueError`s.
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+_MOST_CHARS = 16 * 1024
 
 
 class FlowgramError(Exception):
@@ -39,6 +42,10 @@ class NodeError(FlowgramError):
     """A node cannot do its work."""
 
 
+class NoAnswer(NodeError):
+    """Nobody has answered a node's request; another try may end otherwise."""
+
+
 class NodeFailed(FlowgramError):
     """A node failed, and the run with it. `__cause__` is what was raised."""
 
@@ -56,9 +63,14 @@ class GraphCancelled(FlowgramError):
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says; never nothing."""
+    """What an exception says; never nothing, and never a whole book."""
     try:
-        text = str(error).strip()
+        text = str(error)[: _MOST_CHARS + 1].strip()
     except Exception:  # noqa: BLE001  (the author's exception class may do anything)
         text = ""
-    return text or type(error).__name__
+    return cut(text) or type(error).__name__
+
+
+def cut(text: str) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]}…"

@@ -7,31 +7,35 @@ a list. Only this module knows the word `taskID`. What a request leads to is the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute, Route
 
 from .. import __version__, codec
 from ..errors import InvalidJson, PyFlueError, TooLarge, UnsupportedMediaType
 from .backends import Backend, JournalBackend, Services, is_json
-from .document import as_list
+from .dialect import READING, procedure_of
+from .document import Document, as_list
 from .exceptions import GraphMalformed
 from .library import WorkflowApplication, check
 from .report import grouped
-from .workflow import document_of
+from .workflow import read_graph
 
 Fields: TypeAlias = Mapping[str, Any]
 
 PREFIXES = ("", "/api")
-#: Procedures that change something: no GET does that, or any page could.
-_CHANGING = frozenset({"task.run", "task.cancel"})
 _HANDLER_FAILED = -32603
-_HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+_HEADERS = [
+    (b"content-type", b"application/json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+]
 _LONGEST_KEY = 255
+_MOST_CALLS = 100
 
 
 class ServerInfo:
@@ -62,7 +66,7 @@ def task_routes(backend: Backend, info: ServerInfo) -> list[BaseRoute]:
     made: list[BaseRoute] = []
     for prefix in PREFIXES:
         api = _Api(backend, info, is_grouped=bool(prefix))
-        rest: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        rest: list[tuple[str, str, Callable[[Request], Awaitable[_Answer]]]] = [
             ("/info", "GET", api.get_info),
             ("/task/run", "POST", api.post_run),
             ("/task/report", "GET", api.get_report),
@@ -88,7 +92,7 @@ class _Refused(Exception):
 class _Endpoint:
     """A handler as the ASGI application that a route wants; refusals become answers."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, handler: Callable[[Request], Awaitable[_Answer]]) -> None:
         self._handler = handler
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -122,7 +126,8 @@ class _Api:
 
     async def _run(self, given: Fields, key: str | None) -> Any:
         schema, inputs = _schema_and_inputs(given)
-        return {"taskID": await self._backend.run(schema, inputs, key=key)}
+        document = await _read_graph(schema)
+        return {"taskID": await self._backend.run(schema, document, inputs, key=key)}
 
     async def _report(self, given: Fields, key: str | None) -> Any:
         report = await self._backend.report(_task_id(given))
@@ -138,40 +143,44 @@ class _Api:
 
     async def _validate(self, given: Fields, key: str | None) -> Any:
         schema, inputs = _schema_and_inputs(given)
-        found = check(schema, inputs, WorkflowApplication.instance().executors)
+        await _read_graph(schema)
+        # In a thread: the graph may be long.
+        found = await asyncio.to_thread(check, schema, inputs, WorkflowApplication.instance().executors)
         return {"valid": found.valid, "errors": found.errors, "warnings": found.warnings}
 
     # REST
 
-    async def get_info(self, request: Request) -> Response:
+    async def get_info(self, request: Request) -> _Answer:
         return _json(self._info.to_dict())
 
-    async def post_run(self, request: Request) -> Response:
+    async def post_run(self, request: Request) -> _Answer:
         return _json(await self._run(await self._body(request), _idempotency_key(request)))
 
-    async def get_report(self, request: Request) -> Response:
+    async def get_report(self, request: Request) -> _Answer:
         return _json(await self._report(_query(request), None))
 
-    async def get_result(self, request: Request) -> Response:
+    async def get_result(self, request: Request) -> _Answer:
         return _json(await self._result(_query(request), None))
 
-    async def put_cancel(self, request: Request) -> Response:
+    async def put_cancel(self, request: Request) -> _Answer:
         return _json(await self._cancel(await self._body(request), None))
 
-    async def post_validate(self, request: Request) -> Response:
+    async def post_validate(self, request: Request) -> _Answer:
         return _json(await self._validate(await self._body(request), None))
 
     # tRPC
 
-    async def trpc(self, request: Request) -> Response:
+    async def trpc(self, request: Request) -> _Answer:
         """One procedure, or a batch of them."""
         is_batch = request.query_params.get("batch") == "1"
         path = request.path_params["procedures"]
-        names = [name.strip("/").replace("/", ".") for name in (path.split(",") if is_batch else [path])]
+        names = [procedure_of(name) for name in (path.split(",") if is_batch else [path])]
+        if len(names) > _MOST_CALLS:
+            raise _Refused(400, f"Invalid input: a batch has {_MOST_CALLS} procedures at most")
         for name in names:
             if name not in self._procedures:
                 raise _Refused(404, f"No such tRPC procedure: {name}")
-            if request.method == "GET" and name in _CHANGING:
+            if request.method == "GET" and name not in READING:  # or any page could
                 raise _Refused(405, f"The tRPC procedure {name} changes something: call it with POST")
         given = await self._trpc_input(request)
         if not is_batch:
@@ -220,7 +229,7 @@ def _schema_and_inputs(given: Fields) -> tuple[str, Fields]:
     """The graph's text and the inputs of a request.
 
     Raises:
-        _Refused: 422 for fields, 400 for a graph that is none.
+        _Refused: 422.
     """
     problems: list[dict[str, Any]] = []
     schema, inputs = given.get("schema"), given.get("inputs", {})
@@ -232,14 +241,17 @@ def _schema_and_inputs(given: Fields) -> tuple[str, Fields]:
         problems.append(_problem("dict_type", ["body", "inputs"], "Input should be a valid dictionary"))
     if problems:
         raise _Refused(422, problems)
-    text = cast("str", schema)
-    _check_shape(text)
-    return text, cast("Fields", inputs)
+    return cast("str", schema), cast("Fields", inputs)
 
 
-def _check_shape(text: str) -> None:
+async def _read_graph(text: str) -> Document:
+    """The graph of a request.
+
+    Raises:
+        _Refused: 400; it is none.
+    """
     try:
-        document_of(text)
+        return await read_graph(text)
     except GraphMalformed as error:
         raise _Refused(400, f"Invalid workflow schema: {error}") from error
     except ValueError as error:
@@ -277,12 +289,19 @@ async def _read(request: Request, limit_bytes: int) -> bytes:
     declared = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared != "application/json":
         raise UnsupportedMediaType(f"The body's type {declared[:100]!r} is not accepted.")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit_bytes:
+    parts: list[bytes] = []
+    left = limit_bytes
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part: bytes = message.get("body", b"")
+        left -= len(part)
+        if left < 0:
             raise TooLarge("The request's body", None, limit_bytes, "limits.payload_bytes")
-    return bytes(body)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _problem(type_: str, where: Sequence[str], text: str) -> dict[str, Any]:
@@ -293,9 +312,24 @@ def _error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, "code": _HANDLER_FAILED}}
 
 
-def _json(value: Any, status: int = 200) -> Response:
+class _Answer:
+    """JSON as an ASGI application: what a Starlette response would do besides, nobody needs here."""
+
+    __slots__ = ("_body", "_status")
+
+    def __init__(self, body: bytes, status: int) -> None:
+        self._body = body
+        self._status = status
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        headers = [*_HEADERS, (b"content-length", b"%d" % len(self._body))]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": self._body})
+
+
+def _json(value: Any, status: int = 200) -> _Answer:
     try:
         body = codec.encode(value)
     except (TypeError, ValueError, OverflowError):
         body = bytes(memoryview(codec.encode_loose(value)))  # outputs of a node of somebody's own
-    return Response(body, status, media_type="application/json", headers=_HEADERS)
+    return _Answer(body, status)

@@ -7,6 +7,7 @@ run ended is canceled.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -44,7 +45,7 @@ async def report_of(journal: Journal, run: Run, document: Document | None, input
             writing.add_step(step)
     for event in await _events(journal, run.run_id):
         writing.add_event(event)
-    return writing.done()
+    return await asyncio.to_thread(writing.done)  # loops may have left very many snapshots
 
 
 async def _steps(journal: Journal, run_id: str) -> list[Step]:

@@ -16,12 +16,13 @@ import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from . import configured
 from .exceptions import NodeError
 
 if TYPE_CHECKING:
     import httpx2
 
-#: Comma-separated names that are allowed besides those of `allow_hosts`.
+#: Comma-separated names that are allowed besides those of `allow_hosts`; also read where there is no project.
 VARIABLE = "PYFLUE_FLOWGRAM_ALLOWED_HOSTS"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -55,15 +56,15 @@ async def addresses_of(host: str, port: int) -> list[str]:
     name = host.strip("[]").lower().rstrip(".")
     found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    configured = {entry.strip() for entry in os.environ.get(VARIABLE, "").lower().split(",")} - {""}
-    allowed = _allowed | configured
+    of_variable = {entry.strip() for entry in os.environ.get(VARIABLE, "").lower().split(",")} - {""}
+    allowed = _allowed | configured.allowed_hosts | of_variable
     if {"*", name, f"{name}:{port}"} & allowed:
         return addresses
     for address in addresses:
         if not is_public(address) and not _is_in(address, allowed):
             raise AddressRefused(
                 f"The address of {host!r} is {address}, which is not public. To let graphs reach it, allow the host: "
-                f"{VARIABLE}={name}, or fg.allow_hosts({name!r})."
+                f"flowgram.allowed_hosts in pyflue.toml, {VARIABLE}={name}, or fg.allow_hosts({name!r})."
             )
     return addresses
 

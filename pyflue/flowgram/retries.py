@@ -1,4 +1,7 @@
-"""Another try for a node that failed: `"retry": {"maxAttempts": 3, "delayMs": 500, "backoff": 2}` in its data."""
+"""Another try for a node that failed: `"retry": {"maxAttempts": 3, "delayMs": 500, "backoff": 2}` in its data.
+
+An http node may have `"timeout": {"retryTimes": 2}` instead, for requests that nobody answers.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from .document import Node, as_object
-from .exceptions import NodeError
+from .exceptions import NoAnswer, NodeError
 
 T = TypeVar("T")
 
 _MOST_ATTEMPTS = 100
 _LONGEST_PAUSE_S = 3600.0
+_MOST_REQUESTS = 11
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,8 @@ class NodeRetry:
     max_attempts: int
     delay_s: float
     backoff: float
+    #: What another try may help against.
+    retry_on: type[Exception] = Exception
 
     async def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work until it succeeds or the attempts are used up."""
@@ -30,9 +36,9 @@ class NodeRetry:
         while True:
             try:
                 return await work()
-            except Exception:
+            except Exception as error:
                 # Whatever the node's executor raises.
-                if attempt >= self.max_attempts:
+                if attempt >= self.max_attempts or not isinstance(error, self.retry_on):
                     raise
             await asyncio.sleep(min(self.delay_s * self.backoff ** min(attempt - 1, 64), _LONGEST_PAUSE_S))
             attempt += 1
@@ -46,7 +52,7 @@ def retry_of(node: Node) -> NodeRetry | None:
     """
     value = node.data.get("retry")
     if value is None:
-        return None
+        return None if node.type != "http" else _retry_of_request(node)
     fields = as_object(value)
     attempts, delay_ms, backoff = fields.get("maxAttempts", 3), fields.get("delayMs", 1000), fields.get("backoff", 2)
     numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (delay_ms, backoff))
@@ -54,3 +60,13 @@ def retry_of(node: Node) -> NodeRetry | None:
     if not is_count or not numbers or delay_ms < 0 or backoff < 1:
         raise NodeError(f'"retry" must be like {{"maxAttempts": 3, "delayMs": 1000, "backoff": 2}}, got {value!r}')
     return NodeRetry(max_attempts=attempts, delay_s=delay_ms / 1000, backoff=float(backoff))
+
+
+def _retry_of_request(node: Node) -> NodeRetry | None:
+    times = as_object(node.data.get("timeout")).get("retryTimes")
+    if times is None or times == 0:
+        return None
+    if isinstance(times, bool) or not isinstance(times, (int, float)) or times < 0:
+        raise NodeError(f'HTTP "retryTimes" must be a number from 0, got {times!r}')
+    attempts = int(min(times + 1, _MOST_REQUESTS))
+    return NodeRetry(max_attempts=attempts, delay_s=1.0, backoff=2.0, retry_on=NoAnswer)

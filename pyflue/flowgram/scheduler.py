@@ -63,6 +63,10 @@ class Keeper(Protocol):
         """Note what a node has printed."""
         ...
 
+    def warn(self, node: Node, text: str) -> None:
+        """Note what the graph's author should look at."""
+        ...
+
 
 class Progress:
     """How far a level is, in one scope."""
@@ -180,9 +184,10 @@ class GraphRun:
         call = Call(node, scope, self)
         try:
             call.inputs, dropped = inputs_of(node, scope)
-            if dropped and recorder is not None:
-                for warning in dropped:
-                    recorder.warn(node, warning)
+            for warning in dropped:
+                for hearer in (self._keeper, recorder):
+                    if hearer is not None:
+                        hearer.warn(node, warning)
             result = await self._perform(call)
             taken = _taken(node, result.branch)
         except asyncio.CancelledError:

@@ -12,12 +12,14 @@ from typing import Any, cast
 
 from .conditions import is_usable
 from .document import DRAWN_ONLY, ERROR_PORT, Document, Level, Node, as_object, is_sound
-from .values import known_names, references
+from .values import declared_type, fits, known_names, references
 
 _ENDS = frozenset({"end", "block-end", "break", "continue"})
 #: Types that belong into loops, and types that do not.
 _INSIDE = frozenset({"block-start", "block-end"})
 _OUTSIDE = frozenset({"start", "end"})
+#: What may fit once it is known: a text that is a time.
+_MAYBE = frozenset({("string", "date-time")})
 _SCHEMA = {"map": "object", "date-time": "string"}
 
 
@@ -47,7 +49,8 @@ def check_document(document: Document, types: Collection[str]) -> tuple[list[str
         if not errors:
             _check_reach(level, warnings)
     _check_references(document, errors, warnings)
-    return errors, warnings
+    _check_types(document, warnings)
+    return errors, list(dict.fromkeys(warnings))
 
 
 def _check_start_and_end(root: Level, errors: list[str]) -> None:
@@ -152,15 +155,27 @@ def _check_references(document: Document, errors: list[str], warnings: list[str]
             warnings.append(f"Node {node.id!r} refers to {path[0]}.{path[1]}, which is not declared")
 
 
+def _check_types(document: Document, warnings: list[str]) -> None:
+    """Tell inputs that will be left out, because what they are given is declared as something else."""
+    for node in document.nodes.values():
+        types = node.input_types
+        for name, value in as_object(node.data.get("inputsValues")).items():
+            wanted = as_object(types.get(name)).get("type")
+            found = declared_type(document, value)
+            # A variable may be null, and a text may be a time.
+            if wanted is None or found in (None, "null") or fits(found, wanted) or (found, wanted) in _MAYBE:
+                continue
+            warnings.append(
+                f"Input {name!r} of node {node.id!r} is declared as {wanted}, and given {found}: it will be left out"
+            )
+
+
 def check_inputs(document: Document, inputs: Any) -> list[str]:
     """What is wrong with the inputs of a run, in words."""
     if not isinstance(inputs, Mapping):
         return [f"Inputs must be an object, got {type(inputs).__name__}"]
-    schema = document.start.data.get("outputs")
-    if not isinstance(schema, Mapping) or not is_sound(cast("Mapping[str, Any]", schema)):
-        return []
-    types = cast("Mapping[str, Any]", schema)
-    if _fits(inputs, types):  # nearly always; the library that can say what is wrong is not imported then
+    types = document.start.given_schema
+    if not types or _fits(inputs, types):  # nearly always; the library that can say what is wrong is not imported then
         return []
     return _explain(inputs, json_schema(types))
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from .document import GLOBAL, LOCALS, Document, Node, as_object
+from .document import GLOBAL, LOCALS, Document, Node, as_object, properties
 from .exceptions import NodeError
 
 #: Nothing in it can match in two ways: a template is a stranger's text.
@@ -315,11 +315,30 @@ def references(document: Document) -> Iterator[tuple[Node, Sequence[str]]]:
                     waiting.extend(fields.values())
 
 
+def declared_type(document: Document, value: Any) -> str | None:
+    """The type that a value of the editor will have, as far as the graph declares it."""
+    fields = as_object(value)
+    content = fields.get("content")
+    match fields.get("type"):
+        case "template":
+            return "string" if content else None
+        case "ref" if isinstance(content, (list, tuple)) and len(cast("Sequence[Any]", content)) == 2:
+            node_id, name = (str(part) for part in cast("Sequence[Any]", content))
+        case _:
+            return None
+    if node_id == GLOBAL:
+        return _type_in(properties(document.global_schema), name)
+    node = document.nodes.get(node_id)
+    return None if node is None else _type_in(node.output_types, name)
+
+
+def _type_in(types: Mapping[str, Any], name: str) -> str | None:
+    return as_object(types.get(name)).get("type")
+
+
 def known_names(document: Document, node_id: str) -> frozenset[str] | None:
     """The names of variables that a node has; None if there is no such node."""
     if node_id == GLOBAL:
-        from .document import properties
-
         return frozenset(properties(document.global_schema))
     loop = document.nodes.get(node_id.removesuffix(LOCALS))
     if node_id.endswith(LOCALS) and loop is not None and loop.type == "loop":

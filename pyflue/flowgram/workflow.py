@@ -2,12 +2,13 @@
 
 Made by the loader in `dialect.py`, when a graph is first asked for. A file becomes a `GraphWorkflow`, which the
 engine runs like every other; `durable.py` makes its nodes steps. `InlineWorkflow` is the workflow of graphs that come
-with a request (`/task/run`): the graph is in the run's payload, so it is stored with the run's first record, and no
-file is needed to take the run up again.
+with a request (`/task/run`): the graph is the run's definition, so it is stored with the run's first record, no file is
+needed to take the run up again, and nobody who looks at the run sees the keys that are written into the graph.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -19,10 +20,11 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from .. import codec
-from ..engine import FlueContext, Graph, GraphEdge, GraphNode, Recovery
-from ..errors import PayloadInvalid, PyFlueError, WorkflowInvalid
+from ..engine import FlueContext, Graph, GraphEdge, GraphNode, Recovery, definition_of
+from ..errors import PayloadInvalid, PyFlueError, SettingsInvalid, WorkflowInvalid
 from ..typed import misfits
-from ..workflows import Source
+from ..workflows import Finding, Source
+from .configured import load_executors
 from .dialect import INLINE, KIND
 from .document import DRAWN_ONLY, Document, read_document, read_text
 from .durable import DurableKeeper
@@ -37,6 +39,9 @@ _LIMIT_BYTES = 32 * 1024**2
 _checked: WeakKeyDictionary[Document, tuple[frozenset[str], Sequence[str]]] = WeakKeyDictionary()
 #: Texts of graphs up to this length are kept when they have been read.
 _KEPT_CHARS = 256 * 1024
+#: What is read and checked in a few milliseconds.
+_QUICK_CHARS = 64 * 1024
+_QUICK_NODES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True, eq=False)
@@ -50,6 +55,8 @@ class GraphWorkflow:
     document: Document
     input_schema: Mapping[str, Any]
     output_schema: Mapping[str, Any]
+    #: What its author should look at.
+    findings: Sequence[Finding] = ()
     kind: str = KIND
     recovery: Recovery = Recovery.RESUME
     is_strict: bool = False
@@ -69,11 +76,10 @@ class GraphWorkflow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlinePayload:
-    """A graph that came with a request, and its inputs; or what is wrong with them."""
+    """The inputs of a graph that came with a request, and the graph while it is at hand."""
 
-    document: Document | None
     inputs: Mapping[str, Any]
-    errors: Sequence[str]
+    document: Document | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,38 +96,54 @@ class InlineWorkflow:
     input_schema: Mapping[str, Any] = field(
         default_factory=lambda: {
             "type": "object",
-            "properties": {"schema": {"type": ["string", "object"]}, "inputs": {"type": "object"}},
-            "required": ["schema"],
+            "properties": {"inputs": {"type": "object"}},
+            "additionalProperties": False,
         }
     )
     output_schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def parse(self, payload: Any) -> InlinePayload:
-        problems = [] if _is_inline(payload) else misfits(payload, self.input_schema)
-        if problems:
-            raise PayloadInvalid(self.name, problems)
-        schema, inputs = payload["schema"], payload.get("inputs", {})
-        try:
-            document = document_of(schema)
-        except GraphInvalid as error:
-            return InlinePayload(document=None, inputs=inputs, errors=error.errors)
-        except ValueError as error:
-            return InlinePayload(document=None, inputs=inputs, errors=[str(error)])
-        errors = _errors_in(document, WorkflowApplication.instance().executors.types)
-        return InlinePayload(document=document, inputs=inputs, errors=errors or check_inputs(document, inputs))
+        if not _is_inline(payload):
+            problems = misfits(payload, self.input_schema)
+            raise PayloadInvalid(self.name, problems or [{"path": "$", "message": "it must hold inputs."}])
+        return InlinePayload(inputs=payload.get("inputs", {}))
 
     def graph(self) -> Graph | None:
         return None
 
     async def run(self, ctx: FlueContext[Any]) -> Any:
         payload: InlinePayload = ctx.payload
-        if payload.errors or payload.document is None:
-            raise PyFlueError(
-                f"The graph cannot be run: {'; '.join(payload.errors)}",
-                type="graph_invalid",
-                details={"errors": list(payload.errors)},
-            )
-        return await run_durably(payload.document, payload.inputs, ctx)
+        document = payload.document
+        if document is None:
+            document = await asyncio.to_thread(_defined, await definition_of(ctx))
+        types = WorkflowApplication.instance().executors.types
+        if len(document.nodes) > _QUICK_NODES:
+            await asyncio.to_thread(_errors_in, document, types)
+        errors = _errors_in(document, types) or check_inputs(document, payload.inputs)
+        if errors:
+            raise _unusable(errors)
+        return await run_durably(document, payload.inputs, ctx)
+
+
+def _defined(definition: Any) -> Document:
+    """The graph that came with a request.
+
+    Raises:
+        PyFlueError: none did.
+    """
+    if definition is None:
+        raise _unusable([f"no graph came with the request; {INLINE} runs those of POST /task/run"])
+    try:
+        return document_of(definition)
+    except GraphInvalid as error:
+        raise _unusable(error.errors) from error
+    except (ValueError, TypeError) as error:
+        raise _unusable([str(error)]) from error
+
+
+def _unusable(errors: Sequence[str]) -> PyFlueError:
+    text = f"The graph cannot be run: {'; '.join(errors)}"
+    return PyFlueError(text, type="graph_invalid", details={"errors": list(errors)})
 
 
 async def run_durably(document: Document, inputs: Mapping[str, Any], ctx: FlueContext[Any]) -> dict[str, Any]:
@@ -160,10 +182,14 @@ def load_graph(source: Source) -> GraphWorkflow:
         raise WorkflowInvalid(where, f"it is larger than {_LIMIT_BYTES:,} bytes.")
     value, text = _decoded(where, data)
     try:
+        load_executors()
+    except SettingsInvalid as error:
+        raise WorkflowInvalid(where, str(error)) from error
+    try:
         document = read_document(value)
-        errors, _ = check_document(document, WorkflowApplication.instance().executors.types)
+        errors, warnings = check_document(document, WorkflowApplication.instance().executors.types)
     except GraphInvalid as error:
-        document, errors = None, error.errors
+        document, errors, warnings = None, error.errors, []
     if errors or document is None:
         problem = "; ".join(errors)
         raise WorkflowInvalid(where, f"{problem}.", line=_line_of(errors[0], text), details={"errors": errors})
@@ -175,6 +201,7 @@ def load_graph(source: Source) -> GraphWorkflow:
         document=document,
         input_schema=_schema(document.start.data.get("outputs")),
         output_schema=_schema(next(n for n in document.root.nodes if n.type == "end").data.get("inputs")),
+        findings=[Finding(message=f"{warning}.", line=_line_of(warning, text)) for warning in warnings],
     )
 
 
@@ -185,6 +212,15 @@ def document_of(schema: Any) -> Document:
         GraphMalformed, ValueError, TypeError.
     """
     return read_text(schema) if isinstance(schema, str) and len(schema) <= _KEPT_CHARS else read_document(schema)
+
+
+async def read_graph(text: str) -> Document:
+    """As `document_of`; a long text is read in a thread, so that others on the event loop go on.
+
+    Raises:
+        GraphMalformed, ValueError.
+    """
+    return document_of(text) if len(text) <= _QUICK_CHARS else await asyncio.to_thread(document_of, text)
 
 
 def _errors_in(document: Document, types: frozenset[str]) -> Sequence[str]:
@@ -213,10 +249,9 @@ def graph_of(document: Document) -> Graph:
 
 
 def _is_inline(payload: Any) -> bool:
-    if not isinstance(payload, Mapping):
+    if not isinstance(payload, Mapping) or not payload.keys() <= {"inputs"}:  # pyright: ignore[reportUnknownMemberType]
         return False
-    fields = cast("Mapping[str, Any]", payload)
-    return isinstance(fields.get("schema"), (str, Mapping)) and isinstance(fields.get("inputs", {}), Mapping)
+    return isinstance(cast("Mapping[str, Any]", payload).get("inputs", {}), Mapping)
 
 
 def _decoded(where: str, data: bytes) -> tuple[Any, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
@@ -12,12 +13,16 @@ from .answers import Answer, json_answer
 from .body import RequestHeaders
 from .services import Services
 
+if TYPE_CHECKING:
+    from ..workflows import Dialect
+
 
 class AboutRoutes:
     """Handlers; each takes the request's scope and headers, and returns what answers it."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, dialects: Sequence[Dialect] = ()) -> None:
         self._services = services
+        self._dialects = dialects
         self._document: tuple[Any, bytes] | None = None
 
     async def health(self, scope: Scope, headers: RequestHeaders) -> Answer:
@@ -46,6 +51,7 @@ class AboutRoutes:
             document = await asyncio.to_thread(
                 build_document,
                 workflows,
+                dialects=self._dialects,
                 version=self._services.version,
                 prefix=prefix,
                 needs_token=bool(self._services.settings.server.token or self._services.settings.server.tokens),

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +29,9 @@ from .services import Services
 from .starting import RunStarter, WorkflowFinder
 from .websocket import WorkflowSocket
 
+if TYPE_CHECKING:
+    from ..workflows import Dialect
+
 Handler = Callable[[Scope, RequestHeaders], Awaitable[ASGIApp]]
 BodyHandler = Callable[[Scope, RequestHeaders, bytes], Awaitable[ASGIApp]]
 
@@ -40,13 +43,19 @@ _TASK = "/agents/{name}/{instance_id}/sessions/{session:path}"
 class PyFlueApp:
     """PyFlue's HTTP and WebSocket surface as an ASGI application, at the root or under any prefix."""
 
-    def __init__(self, services: Services, extra_routes: Sequence[BaseRoute] = ()) -> None:
+    def __init__(self, services: Services, dialects: Sequence[Dialect] = ()) -> None:
         self.services = services
-        self._gate = Gate(services.settings.server)
+        self._gate = Gate(services.settings.server, [dialect.scope_of for dialect in dialects])
         self._finder = WorkflowFinder(services)
         self._starter = RunStarter(services, self._finder)
         self._asking = Asking(services)
-        self._routes = [*_routes(services, self._finder, self._gate, self._asking), *extra_routes]
+        ours = _routes(services, dialects, self._finder, self._gate, self._asking)
+        self._routes = [*ours, *(route for dialect in dialects for route in dialect.routes(services))]
+        #: Routes without parameters by their path, so that they are not looked for among all others.
+        self._plain: dict[str, list[Route]] = {}
+        for route in self._routes:
+            if isinstance(route, Route) and not route.param_convertors:
+                self._plain.setdefault(route.path, []).append(route)
 
     def begin_stop(self) -> None:
         """End open streams and waiting answers and refuse new requests; for whoever is about to stop the engine."""
@@ -101,6 +110,11 @@ class PyFlueApp:
                 await AgentSocket(self.services, self._asking, scope, headers, receive, send).converse(*instance)
 
     def _find_route(self, scope: Scope, path: str) -> ASGIApp:
+        for route in self._plain.get(path, ()):
+            match, child_scope = route.matches(scope)
+            if match is Match.FULL:
+                scope.update(child_scope)
+                return route.handle
         allowed: set[str] = set()
         for route in self._routes:
             match, child_scope = route.matches(scope)
@@ -116,9 +130,9 @@ class PyFlueApp:
         raise MethodNotAllowed(scope["method"], sorted(allowed))
 
 
-def build_app(services: Services, *, extra_routes: Sequence[BaseRoute] = ()) -> PyFlueApp:
-    """The application for a project. `extra_routes` are those of the dialects."""
-    return PyFlueApp(services, extra_routes)
+def build_app(services: Services, *, dialects: Sequence[Dialect] = ()) -> PyFlueApp:
+    """The application for a project, with the routes of dialects after its own."""
+    return PyFlueApp(services, dialects)
 
 
 class _Endpoint:
@@ -146,8 +160,10 @@ class _BodyEndpoint:
         await answer(scope, receive, send)
 
 
-def _routes(services: Services, finder: WorkflowFinder, gate: Gate, asking: Asking) -> list[BaseRoute]:
-    about, catalog = AboutRoutes(services), CatalogRoutes(services, finder)
+def _routes(
+    services: Services, dialects: Sequence[Dialect], finder: WorkflowFinder, gate: Gate, asking: Asking
+) -> list[BaseRoute]:
+    about, catalog = AboutRoutes(services, dialects), CatalogRoutes(services, finder)
     runs, approvals, agents = RunRoutes(services), ApprovalRoutes(services, gate), AgentRoutes(services, asking)
     handlers: dict[str, Handler] = {
         "health": about.health,

@@ -51,7 +51,7 @@ def bind(settings: ServerSettings) -> socket.socket:
     if not is_private and not settings.token and not settings.tokens:
         raise SettingsInvalid(
             "server.host",
-            "the settings",
+            "the settings or the command line",
             f"{settings.host!r} can be reached from other machines, so a token is needed: set PYFLUE_TOKEN.",
         )
     family, _, _, _, address = addresses[0]

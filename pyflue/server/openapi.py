@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pydantic.json_schema import models_json_schema
 
+from .. import errors
 from ..engine import Workflow
 from ..errors import PyFlueError
 from .errors import STATUSES
@@ -20,6 +21,9 @@ from .inputs import INPUTS
 from .operation import EVENT_STREAM, JSON, Operation, Parameter, Reply
 from .operations import COMMON_ERRORS, OPERATIONS
 from .schemas import MODELS
+
+if TYPE_CHECKING:
+    from ..workflows import Dialect
 
 _REFERENCE = "#/components/schemas/"
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]")
@@ -32,7 +36,23 @@ _BY_NAME = frozenset({"properties", "patternProperties", "dependentSchemas"})
 Json = dict[str, Any]
 
 
-def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, needs_token: bool) -> Json:
+#: What the server says to a request that brings work, besides what it says to every request.
+_ERRORS_OF_WORK: Sequence[type[PyFlueError]] = (
+    errors.TooLarge,
+    errors.UnsupportedMediaType,
+    errors.IdempotencyConflict,
+    errors.JournalFull,
+)
+
+
+def build_document(
+    workflows: Sequence[Workflow],
+    *,
+    dialects: Sequence[Dialect] = (),
+    version: str,
+    prefix: str,
+    needs_token: bool,
+) -> Json:
     """The OpenAPI document of a server with these workflows, mounted at `prefix`."""
     _, definitions = models_json_schema(
         [
@@ -48,6 +68,12 @@ def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, 
     ids = _Names(operation.id for operation in OPERATIONS)
     for workflow in workflows:
         paths[f"/workflows/{quote(workflow.name)}"] = _workflow_path(workflow, components, ids)
+    tags: list[str] = []
+    for dialect in dialects:
+        for path, methods in dialect.operations().items():
+            for method, described in methods.items():
+                paths.setdefault(path, {}).setdefault(method, _dialect_operation(method, described, ids))
+                tags += [tag for tag in described.get("tags", ()) if tag not in tags]
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -65,6 +91,7 @@ def build_document(workflows: Sequence[Workflow], *, version: str, prefix: str, 
             {"name": "agents", "description": "Agents that go on between calls: talk to them, hand them work."},
             {"name": "approvals", "description": "What people are asked, and what they say."},
             {"name": "server", "description": "This server."},
+            *({"name": tag} for tag in tags),
         ],
     }
     if needs_token:
@@ -175,6 +202,23 @@ def _operation(operation: Operation, *, without_name: bool = False) -> Json:
         content = {JSON: {"schema": _shape(JSON, operation.body.shape)}}
         described["requestBody"] = {"content": content, "required": operation.body.is_required}
     described["responses"].update(_errors([*operation.errors, *COMMON_ERRORS], chosen=operation.has_chosen_status))
+    return described
+
+
+def _dialect_operation(method: str, operation: Mapping[str, Any], ids: _Names) -> Json:
+    """A dialect's operation, with what the server itself may answer in its place."""
+    described: Json = {**operation, "operationId": ids.take(operation["operationId"])}
+    responses: Json = dict(operation["responses"])
+    further = [*COMMON_ERRORS, *(() if method == "get" else _ERRORS_OF_WORK)]
+    for status, reply in _errors(further, chosen=False).items():
+        own = responses.get(status)
+        if own is None:
+            responses[status] = reply
+            continue
+        shapes = [each["content"][JSON]["schema"] for each in (own, reply)]
+        about = f"{own['description']} Or {reply['description']}."
+        responses[status] = {"description": about, "content": {JSON: {"schema": {"anyOf": shapes}}}}
+    described["responses"] = responses
     return described
 
 

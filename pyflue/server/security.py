@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from starlette.types import Scope
@@ -25,6 +26,8 @@ HEALTH_PATH = "/health"
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 #: What sends a signal; the path is as the route table matches it.
 _SIGNAL_PATH = re.compile(r"/runs/[^/]+/signals/[^/]+")
+#: Below these no dialect says what is needed.
+_OURS = ("/workflows", "/runs", "/agents", "/approvals")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: How many `Host` values found good are remembered, so that they are not parsed again.
 _REMEMBERED_HOSTS = 256
@@ -47,7 +50,9 @@ TOKEN_NAME = "pyflue.token_name"  # noqa: S105  (the key of a name, not a secret
 class Gate:
     """The checks, prepared from the settings."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, scopes_of: Sequence[Callable[[str, str], str | None]] = ()) -> None:
+        """`scopes_of` are asked by method and path for the scopes that dialects' routes need."""
+        self._scopes_of = scopes_of
         self._allowed_hosts = frozenset(name.lower().rstrip(".") for name in settings.allowed_hosts)
         self._allowed_origins = frozenset(origin.lower().rstrip("/").encode() for origin in settings.allowed_origins)
         self._tokens = [_Token(token.value.encode(), token.name, token.scopes) for token in settings.tokens]
@@ -68,7 +73,14 @@ class Gate:
             self._check_origin(scope, headers, host)
         if self._tokens and path != HEALTH_PATH and not self.is_preflight(scope, headers):
             # Kept for those who freeze the request: the token itself is not to be seen by anybody after this.
-            scope[TOKEN_NAME] = self._check_token(headers.get(b"authorization", b""), scope_needed(scope, path))
+            scope[TOKEN_NAME] = self._check_token(headers.get(b"authorization", b""), self._scope_needed(scope, path))
+
+    def _scope_needed(self, scope: Scope, path: str) -> str:
+        if scope["type"] == "http" and not _is_our_path(path):
+            for scope_of in self._scopes_of:
+                if (needed := scope_of(scope["method"], path)) is not None:
+                    return needed
+        return scope_needed(scope, path)
 
     def caller(self, headers: RequestHeaders) -> str | None:
         """The name of the token that a request came with; None if this server has no tokens.
@@ -168,6 +180,11 @@ def scope_needed(scope: Scope, path: str) -> str:
     if scope["type"] == "http" and scope["method"] == "DELETE":
         return "admin"
     return "run" if path.startswith(("/workflows/", "/agents/")) or _SIGNAL_PATH.fullmatch(path) else "admin"
+
+
+def _is_our_path(path: str) -> bool:
+    """Whether no dialect has a say in a path."""
+    return path.startswith(_OURS)
 
 
 def _is_safe(scope: Scope) -> bool:

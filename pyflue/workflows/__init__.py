@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .catalog import Catalog, Entry, ReadsOtherFiles
-from .dialect import ENTRY_POINT_GROUP, Dialect, Loader, Source
+from .dialect import ENTRY_POINT_GROUP, Dialect, Finding, HasFindings, Level, Loader, Source, TokenScope
 from .discovery import Diagnostic
 from .python_file import python_dialect
 
@@ -16,8 +16,12 @@ __all__ = [
     "Diagnostic",
     "Dialect",
     "Entry",
+    "Finding",
+    "HasFindings",
+    "Level",
     "Loader",
     "ReadsOtherFiles",
     "Source",
+    "TokenScope",
     "python_dialect",
 ]

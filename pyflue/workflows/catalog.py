@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from ..engine import Workflow
 from ..errors import WorkflowInvalid, WorkflowNotFound
 from ..settings import STATE_FOLDER, WORKFLOW_FOLDERS
 from .attempts import Attempt
-from .dialect import Dialect, Loader, Source
+from .dialect import Dialect, Finding, HasFindings, Level, Loader, Source
 from .discovery import Diagnostic, Discovery, Found, discover, shown_path
 from .files import FileState, is_same, read_states, refresh_states
 from .registered import registered_dialects
@@ -132,8 +132,17 @@ class Catalog:
         self._scan_once()
         found = self._discovery.diagnostics if self._discovery else ()
         errors = [slot.error for _, slot in sorted(self._slots.items()) if slot.error is not None]
-        broken = [Diagnostic(path=error.path, line=error.line, message=error.problem) for error in errors]
+        broken = [diagnostic for error in errors for diagnostic in _what_is_wrong(error)]
         return [*self._dialect_diagnostics, *found, *broken]
+
+    def findings(self) -> list[Diagnostic]:
+        """What their authors should look at in the files that are loaded and can be used."""
+        found: list[Diagnostic] = []
+        for _, slot in sorted(self._slots.items()):
+            if isinstance(slot.workflow, HasFindings):
+                path = shown_path(slot.workflow.path, self.root)
+                found += [_at(path, finding) for finding in slot.workflow.findings]
+        return found
 
     def refresh(self) -> bool:
         """Look at the files again and load all that is new or changed. Blocks. True if anything is different now.
@@ -303,6 +312,38 @@ class _Load:
 
     attempt: Attempt[Workflow]
     states: Mapping[Path, FileState]
+
+
+def _what_is_wrong(error: WorkflowInvalid) -> list[Diagnostic]:
+    """A diagnostic for each of the `problems` that a loader put into the details, else one with its sentence."""
+    details: Any = error.details
+    problems: Any = cast("Mapping[str, Any]", details).get("problems") if isinstance(details, Mapping) else None
+    if not isinstance(problems, list) or not problems:
+        return [Diagnostic(path=error.path, line=error.line, message=error.problem)]
+    return [
+        _at(
+            error.path,
+            Finding(
+                message=problem["message"],
+                level=Level(problem.get("level", Level.FATAL)),
+                line=problem.get("line"),
+                column=problem.get("column"),
+                code=problem.get("code"),
+            ),
+        )
+        for problem in cast("list[Mapping[str, Any]]", problems)
+    ]
+
+
+def _at(path: str, finding: Finding) -> Diagnostic:
+    return Diagnostic(
+        path=path,
+        line=finding.line,
+        column=finding.column,
+        level=finding.level,
+        code=finding.code,
+        message=finding.message,
+    )
 
 
 def _inputs(loader: Loader, source: Source) -> Iterable[Path]:

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from ..engine import Workflow
+from ..entry_points import DIALECTS
 
-ENTRY_POINT_GROUP = "pyflue.dialects"
+ENTRY_POINT_GROUP = DIALECTS
+
+#: What a token may do: start work, look, everything.
+TokenScope: TypeAlias = Literal["run", "read", "admin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +47,46 @@ class Loader(Protocol):
         ...
 
 
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    FATAL = "fatal"  #: the file cannot be used
+    ERROR = "error"  #: it will fail where this is reached
+    WARNING = "warning"  #: it may not do what was meant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something in a file that its author should look at. Lines and columns count from 1."""
+
+    message: str
+    level: Level = Level.WARNING
+    line: int | None = None
+    column: int | None = None
+    #: The number of its kind, in dialects that have them.
+    code: int | None = None
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """What a workflow has besides, if its file can be used and its author should look at something all the same."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """In the order of the file."""
+        ...
+
+
 def _no_routes(services: Any) -> Sequence[Any]:
     return ()
+
+
+def _no_scope(method: str, path: str) -> TokenScope | None:
+    return None
+
+
+def _no_operations() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+    return {}
 
 
 def _no_commands() -> Sequence[Any]:
@@ -58,6 +101,12 @@ class Dialect:
     loader: Loader
     #: Starlette routes, made from the server's services.
     routes: Callable[[Any], Sequence[Any]] = field(default=_no_routes)
+    #: The scope that a token needs for a method and a path of `routes`. None leaves it to the server, for which what is
+    #: no `GET` needs `admin`.
+    scope_of: Callable[[str, str], TokenScope | None] = field(default=_no_scope)
+    #: What the OpenAPI document says of `routes`: by path and by method in lower case, as OpenAPI has it. The server's
+    #: own refusals are added.
+    operations: Callable[[], Mapping[str, Mapping[str, Mapping[str, Any]]]] = field(default=_no_operations)
     #: click commands.
     commands: Callable[[], Sequence[Any]] = field(default=_no_commands)
     #: What makes workflows without a file (of definitions that come with a request), by names that no file then gets.

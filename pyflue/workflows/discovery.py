@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from ..errors import WorkflowInvalid
 from ..settings import WORKFLOW_FOLDERS
-from .dialect import Dialect, Source
+from .dialect import Dialect, Level, Source
 
 NAME_LIMIT = 128
 _Claimed: TypeAlias = tuple[Path, tuple[Dialect, ...]]
@@ -33,6 +33,10 @@ class Diagnostic:
     #: The file, from the project folder.
     path: str
     line: int | None = None
+    column: int | None = None
+    level: Level = Level.FATAL
+    #: The number of its kind, in dialects that have them.
+    code: int | None = None
     message: str
 
 

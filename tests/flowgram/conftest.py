@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import pyflue.flowgram as fg
-from pyflue.flowgram import network
+from pyflue.flowgram import configured, network
 
 from .graphs import Log
 
@@ -16,9 +16,11 @@ from .graphs import Log
 def fresh() -> Iterator[None]:
     fg.reset()
     network.forget_hosts()
+    configured.configure()
     yield
     fg.reset()
     network.forget_hosts()
+    configured.configure()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 from tests.server.harness import client_of, in_process
 
 from .graphs import Json, Log, const, end, fields, graph, log_node, loop, node, ref, start, typed
@@ -62,6 +64,7 @@ async def result(client: httpx2.AsyncClient, task_id: str) -> Any:
     return found
 
 
+@promise("flowgram.editor")
 @pytest.mark.parametrize("prefix", ["", "/api"])
 async def test_a_graph_is_run_reported_and_answered(client: httpx2.AsyncClient, prefix: str) -> None:
     task_id = await run(client, ECHO, {"msg": "hello"}, prefix)
@@ -276,6 +279,40 @@ async def test_trpc_batches_also_without_input(client: httpx2.AsyncClient) -> No
     assert error == {"error": {"message": "Field required", "code": -32603}}
 
 
+async def test_a_batch_is_not_endless(client: httpx2.AsyncClient) -> None:
+    answers = (await client.get(f"/trpc/{','.join(['info'] * 100)}?batch=1")).json()
+    assert len(answers) == 100
+    refused = await client.get(f"/trpc/{','.join(['info'] * 101)}?batch=1")
+    assert (refused.status_code, refused.json()["detail"]) == (400, "Invalid input: a batch has 100 procedures at most")
+
+
+async def test_a_long_graph_does_not_hold_up_others(tmp_path: Path) -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0.002)
+            longest = max(longest, time.thread_time() - before)
+
+    names = [f"n{number}" for number in range(5000)]
+    nodes = [start(), *(node(name, "condition") for name in names), end()]
+    schema = graph(nodes, " -> ".join(["start", *names, "end"]), "n1 -> n3")
+    schema["nodes"][1]["data"]["title"] = "x" * 300_000  # too long to be kept
+    broken = graph([*nodes[:-1]], " -> ".join(["start", *names]))
+    bodies = [json.dumps({"schema": json.dumps(one)}).encode() for one in (schema, broken)]
+    headers = {"content-type": "application/json"}
+    async with serving("project", tmp_path) as client:
+        watching = asyncio.create_task(watch())
+        validated = await client.post("/task/validate", content=bodies[0], headers=headers)
+        ran = await client.post("/task/run", content=bodies[1], headers=headers)
+        outputs = await result(client, ran.json()["taskID"])
+        watching.cancel()
+    assert (validated.json()["valid"], outputs) == (True, {})
+    assert longest < 0.05  # of this thread's own time: others on the machine do not count
+
+
 async def test_trpc_requests_that_are_wrong(client: httpx2.AsyncClient) -> None:
     unknown = await client.get("/trpc/info,nobody?batch=1")
     assert (unknown.status_code, unknown.json()) == (404, {"detail": "No such tRPC procedure: nobody"})
@@ -336,6 +373,7 @@ async def test_a_graph_file_is_a_workflow_with_a_report(tmp_path: Path) -> None:
         assert (report["outputs"], report["reports"]) == ({"echo": "x"}, {})
 
 
+@promise("flowgram.editor")
 async def test_an_editor_on_another_port_may_call_if_it_is_allowed(tmp_path: Path) -> None:
     (tmp_path / "src" / "workflows").mkdir(parents=True)
     origin = "http://localhost:3000"

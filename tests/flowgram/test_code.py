@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
 from .graphs import Json, end, fields, graph, node, ref, start
 
@@ -150,12 +151,12 @@ async def test_inputs_are_a_copy() -> None:
         (
             "def main(p):\n    return {1}",
             None,
-            "Code execution failed: The result of the code cannot be stored: a value of type set",
+            "Code execution failed: TypeError: Object of type set is not JSON serializable",
         ),
         (
             "def main(p):\n    return float('nan')",
             None,
-            "Code execution failed: The result of the code cannot be stored: the number nan",
+            "Code execution failed: ValueError: Out of range float values are not JSON compliant: nan",
         ),
         ("def main(p):\n    def f():\n        f()\n    f()", None, "Code execution failed: RecursionError"),
     ],
@@ -164,6 +165,7 @@ async def test_what_is_wrong_with_a_script_is_told(content: str | None, language
     assert (await error_of(content, language)).startswith(message)
 
 
+@promise("flowgram.code")
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -189,6 +191,7 @@ async def test_nothing_outside_can_be_reached(attempt: str, tmp_path: Path) -> N
     assert not path.exists()
 
 
+@promise("flowgram.code")
 @pytest.mark.parametrize(
     ("attempt", "told"),
     [
@@ -198,6 +201,14 @@ async def test_nothing_outside_can_be_reached(attempt: str, tmp_path: Path) -> N
         ("x = 9 ** (10 ** 9)", "MemoryError"),
         ("x = 1\n    while True:\n        x = x * 3 + 1", ""),
         ("import time\n    time.sleep(100)", "Code execution exceeded 0.4s timeout"),
+        ("x = []\n    for _ in range(40):\n        x = [x, x]\n    return x", ""),
+        ("x = []\n    for _ in range(40):\n        x = [x, x]\n    print(x)", ""),
+        ("x = []\n    for _ in range(5000):\n        x = [x]\n    return x", "RecursionError"),
+        ("return list(range(200_000))", "the result is larger than 1,048,576 characters of JSON"),
+        ("return 'x' * 2_000_000", "the result is larger than 1,048,576 characters of JSON"),
+        ("return [0] * 1000 + ['x' * 1_000_000, 100_000 * [0]]", "the result is larger than"),
+        ("raise ValueError('x' * 2_000_000)", "ValueError: xxx"),
+        ("raise ValueError([1] * 1000)", "exceptions can only be called with"),
         ("print('x' * 1000000)\n    while True:\n        print('x' * 100000)", "Code execution exceeded 0.4s timeout"),
     ],
 )
@@ -216,7 +227,20 @@ async def test_what_does_not_end_is_ended_and_the_event_loop_goes_on(attempt: st
         message = await error_of(f"def main(p):\n    {attempt}\n    return 1", timeoutMs=400, memoryMb=64)
         watching.cancel()
     assert told in message
+    assert len(message) < 20_000
     assert longest < 0.05  # of this thread's own time: others on the machine do not count
+
+
+async def test_a_result_of_the_largest_size_comes_back_whole() -> None:
+    assert await value_of("def main(p):\n    return list(range(120_000))") == {"result": list(range(120_000))}
+    assert await value_of("def main(p):\n    return 'ä' * 1_048_574") == {"result": "ä" * 1_048_574}
+
+
+async def test_a_script_cannot_change_how_its_result_comes_back() -> None:
+    message = await error_of("import json\njson.dumps = lambda *a, **k: [1]\ndef main(p):\n    return 1")
+    assert "no __dict__ for setting new attributes" in message
+    shadowed = "json = _json = _value = 3\ndef str(*a):\n    return [1]\ndef main(p):\n    return {'x': 5}"
+    assert await value_of(shadowed) == {"x": 5}
 
 
 async def test_a_cancelled_script_has_its_worker_killed() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
 from .graphs import Json, const, end, fields, graph, node, ref, start, typed
 
@@ -78,6 +79,7 @@ async def compare(type_: str, left: Any, operator: str, right: Any = None) -> bo
     )
 
 
+@promise("flowgram.rules")
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("type_", SAMPLES)
 async def test_each_type_has_exactly_the_operators_of_the_table(type_: str, operator: str) -> None:

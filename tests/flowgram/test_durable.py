@@ -15,10 +15,11 @@ from pyflue import codec
 from pyflue.engine import Graph, GraphEdge, GraphNode
 from pyflue.errors import PayloadInvalid, WorkflowInvalid
 from pyflue.flowgram.dialect import INLINE, GraphLoader
+from pyflue.flowgram.journal_report import report_of
 from pyflue.journal import Journal, Run
 from pyflue.workflows import Catalog
 from tests.engine.durable import ended, error_of, result_of
-from tests.support import engine_on, journal_at, submission
+from tests.support import engine_on, journal_at, raw, submission
 
 from .graphs import Json, Log, const, end, fields, graph, log_node, loop, node, ref, start, typed
 
@@ -71,7 +72,7 @@ async def test_a_json_file_with_nodes_and_edges_is_a_workflow(tmp_path: Path, jo
     schema = graph(
         [start(n="integer"), end({"n": ref("start", "n")}, n="integer")], "start -> end", description="Echo a number."
     )
-    catalog = catalog_of(tmp_path, g=schema, other={"steps": []}, data=[1])
+    catalog = catalog_of(tmp_path, g=schema, other={"things": []}, data=[1])
     assert catalog.names() == ["g"]
     workflow = catalog.find("g")
     assert (workflow.kind, workflow.description) == ("flowgram", "Echo a number.")
@@ -221,6 +222,34 @@ async def test_retries_and_error_edges_are_durable(tmp_path: Path, journal: Jour
     assert log.seen == ["a", "a", "b", "b", "rescue"]
 
 
+async def test_inputs_that_are_left_out_are_told_in_the_log_once(tmp_path: Path, journal: Journal, log: Log) -> None:
+    log.release["w"] = asyncio.Event()
+    values = {"a": ref("start", "o", "p"), "b": const("sk-planted-1")}
+    schema = graph(
+        [
+            start(o="object"),
+            log_node("w"),
+            end(values, a="number", b="string"),
+        ],
+        "start -> w -> end",
+    )
+    catalog = catalog_of(tmp_path, g=schema)
+    async with engine_on(journal, catalog) as engine:
+        handle = await engine.submit(submission(catalog.find("g"), {"o": {"p": "text"}}))
+        async with asyncio.timeout(5):
+            while "w" not in log.started:
+                await asyncio.sleep(0)
+    log.release["w"].set()
+    async with engine_on(journal, catalog) as engine:
+        run = await ended(engine, handle.run_id)
+    assert result_of(run) == {"b": "sk-planted-1"}
+    said = [codec.load(event.data) for event in await journal.events(run.run_id, types=["log"])]
+    message = "Input 'a' is declared as number, but was given string"
+    assert said == [{"node": "end", "level": "warn", "message": message}]
+    report = await report_of(journal, run, catalog.find("g").document, {})  # type: ignore[attr-defined]  # a graph
+    assert [(one["nodeID"], one["type"], one["message"]) for one in report["messages"]] == [("end", "warn", message)]
+
+
 async def test_a_workflow_node_runs_another_workflow_of_the_project(tmp_path: Path, journal: Journal) -> None:
     child = graph([start(n="integer"), end({"twice": ref("start", "n")}, twice="integer")], "start -> end")
     calls = node(
@@ -284,9 +313,10 @@ async def test_a_graph_that_comes_with_its_request_runs_under_a_reserved_name(
     log.release["last"] = asyncio.Event()
     catalog = catalog_of(tmp_path, flowgram="[]")
     write(tmp_path, "flowgram/inline", graph([start(), end()], "start -> end"))  # it does not get the name
-    payload = {"schema": json.dumps(looped(log_node("a"))), "inputs": {"xs": [1, 2]}}
+    definition = raw(looped(log_node("a")))
     async with engine_on(journal, catalog) as engine:
-        handle = await engine.submit(submission(catalog.find(INLINE), payload))
+        asked = submission(catalog.find(INLINE), {"inputs": {"xs": [1, 2]}}, definition=definition)
+        handle = await engine.submit(asked)
         assert handle.run_id.startswith("workflow:flowgram.inline:")
         async with asyncio.timeout(5):
             while "last" not in log.started:
@@ -300,13 +330,18 @@ async def test_a_graph_that_comes_with_its_request_runs_under_a_reserved_name(
 
 async def test_an_invalid_graph_of_a_request_is_a_failed_run(tmp_path: Path, journal: Journal) -> None:
     catalog = Catalog(tmp_path)
-    for schema, errors in (
+    for definition, errors in (
         (graph([end()]), ["Workflow must have a start node"]),
         ("{", ["schema must be valid JSON: The schema is not valid JSON: Input data was truncated."]),
         ({"nodes": 1}, ["Schema.nodes must be an array"]),
+        (3, ["schema must be WorkflowSchema | dict | str, got int"]),
+        (None, ["no graph came with the request; flowgram.inline runs those of POST /task/run"]),
     ):
-        run = await run_graph(journal, catalog, {"schema": schema}, INLINE)
-        error = error_of(run)
+        async with engine_on(journal, catalog) as engine:
+            given = None if definition is None else raw(definition)
+            asked = submission(catalog.find(INLINE), {"inputs": {}}, definition=given)
+            error = error_of(await ended(engine, (await engine.submit(asked)).run_id))
         assert (error["type"], error["details"]) == ("graph_invalid", {"errors": errors})
-    with pytest.raises(PayloadInvalid):
-        catalog.find(INLINE).parse({"schema": 3})
+    for payload in ({"inputs": 3}, [], {"schema": "{}"}):
+        with pytest.raises(PayloadInvalid):
+            catalog.find(INLINE).parse(payload)

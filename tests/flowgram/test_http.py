@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -14,6 +16,9 @@ import pytest
 import pyflue.flowgram as fg
 from pyflue.flowgram import network
 from pyflue.flowgram.nodes import http_request
+from pyflue.workflows import Catalog
+from tests.promises import promise
+from tests.support import engine_on, journal_at, submission
 
 from .graphs import Json, const, end, fields, graph, messages, node, ref, start, template
 
@@ -210,6 +215,32 @@ async def test_a_request_without_an_answer_is_tried_again(server: Server, monkey
     assert (await failure(request(server.url, timeout={"retryTimes": 1}))).startswith("HTTP request failed: ")
 
 
+async def test_requests_are_counted_across_restarts(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "src" / "workflows"
+    folder.mkdir(parents=True)
+    (folder / "g.json").write_text(json.dumps(request(server.url, timeout={"retryTimes": 1})))
+    server.answers = [b"", b"", ok(b"never asked for")]
+    journal, catalog = journal_at(tmp_path), Catalog(tmp_path)
+    async with engine_on(journal, catalog) as engine:
+        handle = await engine.submit(submission(catalog.find("g"), {}))
+        async with asyncio.timeout(5):
+            with journal.watch(handle.run_id) as bell:
+                while not await journal.events(handle.run_id, types=["step_retry"]):
+                    await bell.wait()
+    async with engine_on(journal, catalog) as engine:
+        async with asyncio.timeout(10):
+            run = await engine.wait(handle.run_id)
+        steps = {step.key: (step.status.value, step.attempts) for step in await journal.steps(handle.run_id)}
+    await journal.close()
+    assert (run.status.value, steps["h"], len(server.requests)) == ("failed", ("failed", 2), 2)
+
+
+async def test_retries_of_a_request_that_cannot_be_meant_are_refused(server: Server) -> None:
+    for times in (-1, True, "3"):
+        assert "retryTimes" in await failure(request(server.url, timeout={"retryTimes": times}))
+    assert server.requests == []
+
+
 async def test_a_silent_server_is_a_timeout_with_a_message(server: Server) -> None:
     server.hold = asyncio.Event()
     assert await failure(request(server.url, timeout={"timeout": 50})) == "HTTP request timed out after 50 ms"
@@ -276,6 +307,7 @@ async def test_urls_that_play_tricks_are_refused(url: str, told: str) -> None:
     assert told in await failure(request(url))
 
 
+@promise("flowgram.network")
 async def test_a_name_that_stands_for_a_private_address_is_refused_whatever_it_says_later(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

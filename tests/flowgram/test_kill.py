@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from pyflue.flowgram import network
+from tests.promises import promise
 from tests.reliability.processes import reading, running, until_final, value, whole_record
 
 from .graphs import Json, end, fields, graph, loop, node, ref, start, template, typed
@@ -65,6 +66,7 @@ def work(port: int) -> Json:
     )
 
 
+@promise("flowgram.kill")
 @pytest.mark.parametrize("way", ["file", "request"])
 async def test_a_killed_graph_goes_on_with_each_finished_node_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str

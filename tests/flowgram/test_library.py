@@ -14,6 +14,7 @@ import pytest
 
 import pyflue.flowgram as fg
 from pyflue.flowgram import library
+from tests.promises import promise
 
 from .graphs import Json, Log, const, end, fields, graph, log_node, messages, node, ref, start, statuses
 
@@ -179,6 +180,7 @@ async def test_the_application_forgets_the_oldest_finished_runs(monkeypatch: pyt
     assert set(ids) & set(app.tasks) == set(ids[-3:])
 
 
+@promise("flowgram.memory")
 async def test_nothing_is_kept_of_a_finished_run() -> None:
     task = fg.start(ECHO, {"msg": "x" * 10})
     await task.wait()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,7 +14,8 @@ import pyflue.flowgram as fg
 from pyflue import graph_models
 from pyflue.flowgram.asking import Question, register_asker
 from pyflue.settings import load_settings
-from tests.provider_server import provider_server, rate_limited, say, unauthorized
+from tests.promises import promise
+from tests.provider_server import failing, provider_server, rate_limited, say, unauthorized
 
 from .graphs import Json, const, end, fields, graph, node, ref, start
 
@@ -83,6 +87,35 @@ async def test_a_server_that_cannot_be_reached_is_told() -> None:
     assert "which is not public" in await failure(asking("http://127.0.0.1:1/v1"))
     fg.allow_hosts("127.0.0.1")
     assert await failure(asking("http://127.0.0.1:1/v1")) == 'Network error: unreachable api "http://127.0.0.1:1/v1"'
+
+
+@promise("flowgram.network")
+async def test_the_connection_to_a_model_goes_to_an_address_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with provider_server([say("never")]) as server:
+        port = urlsplit(server.providers["openai"].base_url or "").port
+        asked: list[str] = []
+
+        async def answers(name: str, port: int, **more: Any) -> Any:
+            asked.append(name)
+            # Public for whoever asks first, ours from then on.
+            address = "93.184.216.34" if len(asked) == 1 else "127.0.0.1"
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", answers)
+        message = await failure(asking(f"http://rebinds.example:{port}/v1"))
+        assert "The address of 'rebinds.example' is 127.0.0.1, which is not public" in message
+        assert (asked, server.requests) == (["rebinds.example", "rebinds.example"], [])
+
+
+async def test_a_model_that_sends_elsewhere_is_followed_to_public_addresses_only() -> None:
+    async with provider_server(
+        [failing(307, "overloaded", location="http://localhost:9/v1/chat/completions")]
+    ) as server:
+        url = server.providers["openai"].base_url or ""
+        fg.allow_hosts(urlsplit(url).netloc)
+        message = await failure(asking(url))
+        assert "The address of 'localhost' is" in message
+        assert len(server.requests) == 1
 
 
 async def test_a_model_of_the_project_is_named_as_agents_do(tmp_path: Path) -> None:

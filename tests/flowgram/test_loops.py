@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
 from .graphs import Json, Log, const, end, graph, log_node, loop, messages, node, ref, start, statuses, typed
 
@@ -65,6 +66,7 @@ async def test_variables_of_an_iteration_are_gone_after_it(log: Log) -> None:
     assert await fg.run(outside, {"xs": [7]}) == {}
 
 
+@promise("flowgram.rules")
 async def test_nested_loops_over_the_outer_item() -> None:
     inner = loop(
         ref("loop_locals", "item"),

@@ -8,6 +8,7 @@ import time
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
 from .graphs import Log, const, edge, end, fields, graph, log_node, messages, node, ref, start, statuses, typed
 
@@ -26,6 +27,7 @@ async def test_a_join_runs_once_however_its_branches_end(log: Log) -> None:
         assert [len(report.snapshots) for report in task.report().reports.values()] == [1, 1, 1, 1, 1]
 
 
+@promise("flowgram.rules", "flowgram.once")
 async def test_a_fan_of_500_runs_its_end_once(log: Log) -> None:
     names = [f"n{number}" for number in range(500)]
     made = graph([start(), *map(log_node, names), end()], *(f"start -> {name} -> end" for name in names))
@@ -75,6 +77,7 @@ async def test_an_edge_that_is_drawn_twice_counts_once(log: Log) -> None:
     assert await fg.run(made, {}) == {}
 
 
+@promise("flowgram.rules")
 async def test_a_chain_of_10000_nodes_runs() -> None:
     names = [f"n{number}" for number in range(10_000)]
     made = graph([start(), *(node(name, "condition") for name in names), end()], " -> ".join(["start", *names, "end"]))
@@ -101,6 +104,7 @@ async def test_a_node_without_next_nodes_fails_and_says_so(log: Log) -> None:
     assert statuses(task)["a"] == "failed"
 
 
+@promise("flowgram.rules")
 async def test_the_first_failure_ends_the_run_and_its_siblings_are_cancelled_and_awaited(log: Log) -> None:
     log.failures_left["bad"] = 1
     log.release["slow"] = asyncio.Event()
@@ -120,6 +124,7 @@ async def test_the_first_failure_ends_the_run_and_its_siblings_are_cancelled_and
     assert task.status is fg.WorkflowStatus.Failed
 
 
+@promise("flowgram.rules")
 async def test_every_failure_has_a_message() -> None:
     class Silent(fg.INodeExecutor):
         type = "silent"

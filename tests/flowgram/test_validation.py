@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
-from .graphs import Json, const, edge, end, graph, loop, node, ref, start, template, typed
+from .graphs import Json, const, edge, end, fields, graph, loop, node, ref, start, template, typed
 
 BODY = [node("bs", "block-start"), node("be", "block-end")]
 
@@ -155,9 +156,34 @@ def test_what_may_be_meant_is_a_warning() -> None:
             "Condition 'if' has an edge from 'old', which is never taken",
             "Node 'late' has no next nodes: the run fails after it",
             "Node 'if' refers to start.zz, which is not declared",
-            "Node 'if' refers to start.zz, which is not declared",
         ],
     )
+
+
+def test_inputs_that_will_be_left_out_are_warnings() -> None:
+    values = {
+        "a": template("{{start.n}}"),
+        "b": ref("start", "n"),
+        "c": ref("start", "o"),
+        "d": ref("start", "t"),
+        "e": ref("start", "o", "deep"),
+        "f": ref("global", "g"),
+        "h": const("not looked at"),
+        "undeclared": ref("start", "o"),
+    }
+    made = graph(
+        [
+            start(n="integer", o="object", t="string"),
+            end(values, a="number", b="number", c="map", d="date-time", e="string", f="boolean", h="number"),
+        ],
+        "start -> end",
+        globalVariable=fields(g="array"),
+    )
+    assert fg.validate(made).warnings == [
+        "Input 'a' of node 'end' is declared as number, and given string: it will be left out",
+        "Input 'c' of node 'end' is declared as map, and given object: it will be left out",
+        "Input 'f' of node 'end' is declared as boolean, and given array: it will be left out",
+    ]
 
 
 def test_drawings_are_no_nodes() -> None:
@@ -208,6 +234,7 @@ async def test_a_start_without_declared_outputs_takes_anything() -> None:
     assert await fg.run(made, {"x": 1}) == {}
 
 
+@promise("flowgram.rules")
 def test_long_chains_and_deep_loops_are_validated_without_recursion() -> None:
     names = [f"n{number}" for number in range(20_000)]
     chain = graph([start(), *(node(name, "condition") for name in names), end()], " -> ".join(["start", *names, "end"]))

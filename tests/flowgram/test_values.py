@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
+from tests.promises import promise
 
 from .graphs import Json, Log, const, end, graph, messages, ref, start, template, typed
 
@@ -52,6 +53,7 @@ async def test_constants(content: Any, type_: str, expected: Any) -> None:
     assert await given(const(content), type_) == expected
 
 
+@promise("flowgram.rules")
 async def test_templates_write_values_as_json_and_nothing_for_what_is_not_there() -> None:
     inputs = {"text": "hi", "n": 3, "x": 2.0, "flag": True, "o": {"a": [1, 2.0, None, False]}, "xs": ["é"]}
     text = (

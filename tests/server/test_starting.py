@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from pyflue import codec
 from pyflue.server import build_app
+from pyflue.workflows import python_dialect
 from tests.promises import promise
 from tests.server.harness import InProcess, client_of, finished, frames_of, in_process, write_project
 
@@ -379,7 +381,8 @@ async def test_an_unexpected_error_is_500_with_a_reference_and_nothing_else(
     async def break_down(request: Request) -> None:
         raise RuntimeError("secret text")
 
-    app = build_app(here.app.services, extra_routes=[Route("/broken", break_down)])
+    dialect = replace(python_dialect(), routes=lambda services: [Route("/broken", break_down)])
+    app = build_app(here.app.services, dialects=[dialect])
     async with client_of(app) as client:
         answer = await client.get("/broken")
     error = answer.json()["error"]

@@ -19,15 +19,24 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from ... import codec
-from ...errors import NotSerializable
+from ...errors import InvalidJson
 from ..document import as_object
-from ..exceptions import NodeError
+from ..exceptions import NodeError, text_of
 from ..executing import Call, ExecutionResult
 
 TIMEOUT_S = 60.0
 MEMORY_BYTES = 128 * 1024**2
 _MOST_MEMORY_BYTES = 1024**3
 _PRINTED_CHARS = 64 * 1024
+#: Largest result, as JSON. Reading a larger one would hold up the event loop, in whichever thread it is done.
+LIMIT_CHARS = 1024**2
+#: What comes after the script. A few lines can make a value that is endless when it is written out (`x = [x, x]`), so
+#: it is written out in there, under the limits, and what comes back is a piece of text, whatever `main` returns.
+_LAST = """
+import json as _json
+_value = {call}
+f"{{_json.dumps(_value, ensure_ascii=False, allow_nan=False)}}"[:{most}]
+"""
 #: How many scripts run at once; more wait.
 WORKERS = 4
 _MAIN = re.compile(r"^(?:(?P<is_async>async\s+)?def\s+main\b|main\s*(?::[^=\n]*)?=)", re.MULTILINE)
@@ -49,16 +58,12 @@ async def execute_code(call: Call) -> ExecutionResult:
         raise NodeError("Code execution failed: main function is required in the script")
     timeout_s = _limit(fields.get("timeoutMs"), 1000, TIMEOUT_S, TIMEOUT_S, "timeoutMs")
     memory = _limit(fields.get("memoryMb"), 1 / 1024**2, MEMORY_BYTES, _MOST_MEMORY_BYTES, "memoryMb")
-    last = "await main(p)" if found["is_async"] else "main(p)"
-    script_run = _ScriptRun(f"{content}\n\n{last}\n", {"params": call.inputs}, timeout_s, int(memory))
+    last = _LAST.format(call="await main(p)" if found["is_async"] else "main(p)", most=LIMIT_CHARS + 1)
+    script_run = _ScriptRun(f"{content}\n{last}", {"params": call.inputs}, timeout_s, int(memory))
     value = await script_run.wait()
     printed = script_run.printed()
     if printed:
         call.run.log(call.node, printed)
-    try:
-        _, value = codec.round_trip(value, "The result of the code")
-    except NotSerializable as error:
-        raise NodeError(f"Code execution failed: {error}") from error
     return ExecutionResult(cast("dict[str, Any]", value) if isinstance(value, dict) else {"result": value})
 
 
@@ -115,19 +120,20 @@ class _ScriptRun:
             with _pool().checkout(script_name="script.py", limits=limits) as session:
                 self._pid = session.worker_pid
                 try:
-                    return session.feed_run(self._code, inputs={"p": self._p}, print_callback=self._print)
+                    return _value(session.feed_run(self._code, inputs={"p": self._p}, print_callback=self._print))
                 finally:
                     self._pid = None
         except monty.MontySyntaxError as error:
-            raise NodeError(f"Code execution failed: Code compile failed: {error}") from None
+            raise NodeError(f"Code execution failed: Code compile failed: {text_of(error)}") from None
         except monty.MontyCrashedError:
             raise NodeError("Code execution failed: the interpreter was ended") from None
         except monty.MontyError as error:
-            if _TIME_IS_UP.search(str(error)):
+            text = text_of(error)
+            if _TIME_IS_UP.search(text):
                 raise NodeError(f"Code execution exceeded {self._timeout_s:g}s timeout") from None
-            raise NodeError(f"Code execution failed: {error}") from None
+            raise NodeError(f"Code execution failed: {text}") from None
         except (TypeError, ValueError, OverflowError, RecursionError, RuntimeError) as error:
-            raise NodeError(f"Code execution failed: {error}") from None
+            raise NodeError(f"Code execution failed: {text_of(error)}") from None
 
     def _print(self, stream: str, text: str) -> None:
         left = _PRINTED_CHARS - self._printed_chars
@@ -140,6 +146,20 @@ class _ScriptRun:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _value(text: str) -> Any:
+    """What a script's JSON stands for.
+
+    Raises:
+        NodeError
+    """
+    if len(text) > LIMIT_CHARS:
+        raise NodeError(f"Code execution failed: the result is larger than {LIMIT_CHARS:,} characters of JSON")
+    try:
+        return codec.decode(text.encode(), "The result of the code")
+    except InvalidJson as error:
+        raise NodeError(f"Code execution failed: {error}") from error
 
 
 def _retrieved(work: asyncio.Future[Any]) -> None:

@@ -1,7 +1,7 @@
-"""The http node: one request, tried again if there was no answer at all.
+"""The http node: one request. Any answer is a success, whatever its status.
 
-Any answer is a success, whatever its status. Where it may go is the business of `network.py`; how much it may bring and
-how long it may take is limited here.
+Where it may go is the business of `network.py`, another try if nobody answers that of `retries.py`; how much an answer
+may bring and how long it may take is limited here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..document import as_object, properties
-from ..exceptions import NodeError, text_of
+from ..exceptions import NoAnswer, NodeError, text_of
 from ..executing import Call, ExecutionResult
-from ..network import AddressRefused, guarded_client
+from ..network import guarded_client
 from ..values import Scope, as_text, evaluate, render
 
 if TYPE_CHECKING:
@@ -68,22 +68,7 @@ async def execute_http(call: Call) -> ExecutionResult:
     """Send the request of an http node."""
     request = _request(call.node.data, call.scope)
     call.inputs = request.shown()
-    attempt = 0
-    while True:
-        try:
-            outputs = await _send(request)
-            return ExecutionResult(outputs)
-        except (AddressRefused, _Unsendable):
-            raise
-        except NodeError:
-            if attempt >= request.retry_times:
-                raise
-        await asyncio.sleep(2**attempt)
-        attempt += 1
-
-
-class _Unsendable(NodeError):
-    """Another try would end in the same way."""
+    return ExecutionResult(await _send(request))
 
 
 def _request(data: Mapping[str, Any], scope: Scope) -> _Request:
@@ -151,11 +136,11 @@ async def _send(request: _Request) -> dict[str, Any]:
     except NodeError:
         raise
     except TimeoutError as error:
-        raise NodeError(f"HTTP request timed out after {request.timeout_ms:g} ms") from error
+        raise NoAnswer(f"HTTP request timed out after {request.timeout_ms:g} ms") from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError, ValueError) as error:
-        raise _Unsendable(f"HTTP request cannot be sent: {text_of(error)}") from error
+        raise NodeError(f"HTTP request cannot be sent: {text_of(error)}") from error
     except httpx2.HTTPError as error:
-        raise NodeError(f"HTTP request failed: {text_of(error)}") from error
+        raise NoAnswer(f"HTTP request failed: {text_of(error)}") from error
 
 
 async def _read(answer: httpx2.Response) -> dict[str, Any]:
@@ -163,7 +148,7 @@ async def _read(answer: httpx2.Response) -> dict[str, Any]:
     async for part in answer.aiter_bytes():
         body += part
         if len(body) > LIMIT_BYTES:
-            raise _Unsendable(f"HTTP answer is larger than {LIMIT_BYTES:,} bytes")
+            raise NodeError(f"HTTP answer is larger than {LIMIT_BYTES:,} bytes")
     try:
         text = body.decode(answer.charset_encoding or "utf-8", "replace")
     except LookupError:
@@ -177,11 +162,11 @@ def _url(request: _Request) -> str:
         parts = urlsplit(request.url)
         port = parts.port
     except ValueError as error:
-        raise _Unsendable(f"HTTP url is invalid: {error}") from error
+        raise NodeError(f"HTTP url is invalid: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _Unsendable(f"HTTP url must begin with http:// or https://, got {request.url[:200]!r}")
+        raise NodeError(f"HTTP url must begin with http:// or https://, got {request.url[:200]!r}")
     if "@" in parts.netloc or port == 0:
-        raise _Unsendable("HTTP url must not hold a user name or password; use headers")
+        raise NodeError("HTTP url must not hold a user name or password; use headers")
     if not request.params:
         return request.url
     kept = [
