@@ -16,7 +16,18 @@ from rich.table import Table
 
 from pyflue import codec
 
-from . import accepted, agentflow_library, commands, disk, http_series, machine, neighbours, three_steps, waiting
+from . import (
+    accepted,
+    agentflow_library,
+    commands,
+    disk,
+    flowgram_library,
+    http_series,
+    machine,
+    neighbours,
+    three_steps,
+    waiting,
+)
 from .budgets import Verdict, judge
 
 _RESULTS = Path(__file__).parent / "results"
@@ -44,7 +55,9 @@ _QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000, waiting=2_
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what PyFlue costs.")
     parser.add_argument("--quick", action="store_true", help="a minute instead of six; figures for orientation only")
-    parser.add_argument("--without-previous", action="store_true", help="leave pyflue 0.2.0 and stepflow-agent out")
+    parser.add_argument(
+        "--without-previous", action="store_true", help="leave pyflue 0.2.0 and the originals of dialects out"
+    )
     parser.add_argument("--without-dbos", action="store_true", help="leave DBOS out")
     options = parser.parse_args()
     size = _QUICK if options.quick else _FULL
@@ -74,6 +87,9 @@ def main() -> None:
         ),
         "library calls of step classes": lambda: agentflow_library.measure(
             rounds=size.rounds, with_original=not options.without_previous
+        ),
+        "graphs": lambda: flowgram_library.measure(
+            rounds=size.rounds, seconds=size.seconds / 3, with_original=not options.without_previous
         ),
         "children": lambda: _child("children", "--seconds", str(size.seconds / 3)),
         "agents": lambda: _child("agents", "--prompts", str(size.prompts)),

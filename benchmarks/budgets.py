@@ -86,6 +86,32 @@ BUDGETS: Sequence[Budget] = (
         figure=_ratio("agentflow.original.three_steps_us", "agentflow.ours.three_steps_us"),
         at_least=1,
     ),
+    Budget(
+        what="graphs, a call of start and end: flowgram-runtime 0.1.0 / ours",
+        figure=_ratio("flowgram.original.echo_us", "flowgram.ours.echo_us"),
+        at_least=2,
+    ),
+    Budget(
+        what="graphs, a loop of 1,000 iterations: flowgram-runtime 0.1.0 / ours",
+        figure=_ratio("flowgram.original.loop_1000_us", "flowgram.ours.loop_1000_us"),
+        at_least=3,
+    ),
+    Budget(
+        what="graphs, a chain of 900 nodes: flowgram-runtime 0.1.0 / ours",
+        figure=_ratio("flowgram.original.chain_900_us", "flowgram.ours.chain_900_us"),
+        at_least=3,
+    ),
+    Budget(
+        what="POST /task/run, 32 connections: ours, journaled / flowgram-runtime 0.1.0 in memory",
+        figure=_ratio("flowgram.ours.task_run_per_second", "flowgram.original.task_run_per_second"),
+        at_least=4,
+    ),
+    Budget(
+        what="graphs: memory that a finished call leaves",
+        figure=_figure("flowgram.ours.bytes_per_run"),
+        at_most=16,
+        unit="bytes",
+    ),
     Budget(what="import pyflue", figure=_figure("command.ours.import_ms"), at_most=40, unit="ms"),
     Budget(what="pyflue --help", figure=_figure("command.ours.help_ms"), at_most=150, unit="ms"),
     Budget(what="pyflue run echo", figure=_figure("command.ours.run_ms"), at_most=200, unit="ms"),

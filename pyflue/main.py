@@ -31,11 +31,13 @@ if TYPE_CHECKING:
     from .engine import EmbeddedEngine, Engine, Workflow
     from .engine.calls import Calls
     from .journal import Outcome
-    from .server import PyFlueApp, Services
+    from .server import PyFlueApp
     from .workflows import Catalog
 
 log = logger("pyflue.main")
 
+#: So many new objects are made before the garbage collector looks at them.
+_NEW_OBJECTS = 100_000
 _APART = f"from {__name__} import drive_apart; drive_apart()"
 
 Scope = MutableMapping[str, Any]
@@ -97,19 +99,28 @@ def open_project(root: Path | None = None, *, options: Mapping[str, Any] | None 
     Raises:
         ProjectNotFound, SettingsInvalid, and what `open_journal` raises.
     """
-    from .graph_models import for_project
-    from .workflows import Catalog
+    from .flow_models import for_project as for_flows
 
     settings = load_settings(root if root is not None else find_root(Path.cwd()), options=options)
     journal = open_journal(settings.journal_url, settings=settings.journal, limits=settings.limits)
-    for_project(settings)
+    agents = LazyAgents(settings)
+    for_flows(settings, agents.find)
     return Project(
         settings=settings,
-        catalog=Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s),
-        agents=LazyAgents(settings),
+        catalog=open_catalog(settings),
+        agents=agents,
         journal=journal,
         options={name: value for name, value in (options or {}).items() if value is not None},
     )
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """The workflow files of a project, for those who need nothing else of it."""
+    from .graph_models import for_project
+    from .workflows import Catalog
+
+    for_project(settings)
+    return Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s)
 
 
 class LazyAgents:
@@ -233,8 +244,17 @@ class ProjectApp:
     the first request. Then `async with app.running():` in the parent's lifespan makes it stop in good order, too.
     """
 
-    def __init__(self, root: Path, *, options: Mapping[str, Any] | None = None, dev: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        options: Mapping[str, Any] | None = None,
+        dev: bool = False,
+        prepare: Callable[[EmbeddedEngine], None] | None = None,
+    ) -> None:
+        """`prepare` is called with the engine before it runs anything."""
         self._root = root
+        self._prepare = prepare
         self._options = options
         self._dev = dev
         self._app: PyFlueApp | None = None
@@ -252,6 +272,7 @@ class ProjectApp:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[PyFlueApp]:
         """Open the project, serve it, and close it again at the end."""
+        from .graph_models import load_executors
         from .server import Services, build_app
 
         project = await asyncio.to_thread(open_project, self._root, options=self._options)
@@ -260,7 +281,11 @@ class ProjectApp:
             definitions = project.definitions
             await asyncio.to_thread(definitions.refresh)
             definitions.report()
-            async with project.engine(adopts=True, on_end=_report_failure) as engine:
+            await asyncio.to_thread(load_executors)
+            made = project.engine(adopts=True, on_end=_report_failure)
+            if self._prepare is not None:
+                self._prepare(made)
+            async with made as engine:
                 services = Services(
                     settings=project.settings,
                     catalog=project.catalog,
@@ -270,7 +295,7 @@ class ProjectApp:
                     version=__version__,
                     dev=self._dev,
                 )
-                app = self._app = build_app(services, extra_routes=_dialect_routes(project, services))
+                app = self._app = build_app(services, dialects=project.catalog.dialects)
                 try:
                     async with self._reloading(definitions):
                         yield app
@@ -415,13 +440,15 @@ def run_server(
     options: Mapping[str, Any],
     *,
     dev: bool = False,
+    prepare: Callable[[EmbeddedEngine], None] | None = None,
 ) -> None:
     """Serve a project until SIGINT or SIGTERM, then hand its runs back and return (`pyflue dev`, `pyflue serve`).
+
+    `prepare` is called with the engine before it runs anything.
 
     Raises:
         PyFlueError: it could not start, or not listen where the settings say.
     """
-    import gc
     import os
     import sys
 
@@ -434,20 +461,32 @@ def run_server(
         log.warning("unknown_tables_ignored", file=FILE_NAME, tables=list(settings.unknown_tables))
     for variable, meant in misspelt_variables(os.environ):
         log.warning("unknown_variable_ignored", variable=variable, did_you_mean=meant)
-    app = ProjectApp(settings.root, options=options, dev=dev)
+    app = ProjectApp(settings.root, options=options, dev=dev, prepare=prepare)
     sock = bind(settings.server)
 
     def ready(url: str) -> None:
-        # What is loaded by now stays: without this, every full collection looks through all of it again (17 ms each
-        # here, several times a second under load, and the slowest requests were those that met one).
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         log.info("listening", url=url, workflows=app.count_workflows())
 
     try:
         listen(app, sock, settings, on_ready=ready)
     except PyFlueError as error:
         raise app.failure or error from None
+
+
+def settle_memory() -> None:
+    """Let the garbage collector look for cycles in what is worth it, in a process that only serves a project.
+
+    What is loaded by now stays: without this, every full collection looks through all of it again (17 ms each here,
+    several times a second under load, and the slowest requests were those that met one). And what is under way is no
+    garbage: a few hundred turns of models are tens of thousands of objects, which a collection after every 700 new ones
+    (the usual) looked through again and again, for a third of all the time.
+    """
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 10, 10)
 
 
 def _report_failure(run_id: str, outcome: Outcome) -> None:
@@ -467,7 +506,3 @@ def _report_failure(run_id: str, outcome: Outcome) -> None:
 def _report_reload(definitions: Definitions) -> None:
     definitions.report()
     log.info("reloaded", **definitions.count())
-
-
-def _dialect_routes(project: Project, services: Services) -> list[Any]:
-    return [route for dialect in project.catalog.dialects for route in dialect.routes(services)]

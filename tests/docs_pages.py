@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from pyflue.errors import InvalidJson
 
 #: Shown to readers, checked for being what they say they are, or not at all.
 NOT_RUN = {"bash", "http", "javascript", "mermaid", "sql", "text", "yaml"}
-_DEFAULT_PORT = "2024"
-_ADDRESS = re.compile(r"\b(127\.0\.0\.1:|localhost:)2024\b")
+#: The ports that pages name, and the variables by which servers get others.
+_DEFAULT_PORTS = {"2024": "PYFLUE_SERVER_PORT", "7837": "STEPFLOW_PORT"}
+_ADDRESS = re.compile(rf"\b(127\.0\.0\.1:|localhost:)({'|'.join(_DEFAULT_PORTS)})\b")
 _COMMAND_S = 60.0
 _START_S = 30.0
 _STOP_S = 15.0
@@ -217,17 +218,17 @@ def _session(text: str) -> Iterator[tuple[str, str]]:
 class Shell:
     """The terminal of a page: commands run one by one in bash, keeping folder, variables and exit status between them.
 
-    The page's own server listens on a free port, where the page says 2024.
+    The page's own servers listen on free ports, where the page says 2024 and 7837.
     """
 
     def __init__(self, project: Path) -> None:
         self.folder = project
-        self._port = _free_port()
+        self._ports = {default: _free_port() for default in _DEFAULT_PORTS}
         self._status = 0
         self._environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PYFLUE_")},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYFLUE_SERVER_PORT": self._port,
+            **{variable: self._ports[default] for default, variable in _DEFAULT_PORTS.items()},
             "NO_COLOR": "1",
             "COLUMNS": "120",
             "LC_ALL": "C.UTF-8",
@@ -242,7 +243,7 @@ class Shell:
         """
         command = self.with_own_port(command)
         if command.endswith("&"):
-            self._servers.append(_Server(command.removesuffix("&"), self.folder, self._environ, self._port))
+            self._servers.append(_Server(command.removesuffix("&"), self.folder, self._environ, self._ports.values()))
             return ""
         # Whatever the command changes in its shell, the next one finds: the folder and the variables it exported.
         script = f"(exit {self._status})\n{command}\nstatus=$?\n{{ pwd; env -0; }} >&3\nexit $status"
@@ -281,10 +282,12 @@ class Shell:
             os.environ.update(environ)
 
     def with_own_port(self, text: str) -> str:
-        return _ADDRESS.sub(rf"\g<1>{self._port}", text)
+        return _ADDRESS.sub(lambda found: found[1] + self._ports[found[2]], text)
 
     def with_default_port(self, text: str) -> str:
-        return text.replace(f":{self._port}", f":{_DEFAULT_PORT}")
+        for default, own in self._ports.items():
+            text = text.replace(f":{own}", f":{default}")
+        return text
 
     def close(self) -> None:
         for server in reversed(self._servers):
@@ -310,7 +313,7 @@ class Shell:
 class _Server:
     """A command that a page started with `&`; ready when it says the address it listens on."""
 
-    def __init__(self, command: str, folder: Path, environ: dict[str, str], port: str) -> None:
+    def __init__(self, command: str, folder: Path, environ: dict[str, str], ports: Iterable[str]) -> None:
         self._process = subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=folder,
@@ -323,7 +326,7 @@ class _Server:
         self._said: list[str] = []
         self._listens = False
         self._settled = threading.Event()
-        self._reader = threading.Thread(target=self._read, args=(f":{port}",))
+        self._reader = threading.Thread(target=self._read, args=([f":{port}" for port in ports],))
         self._reader.start()
         if not self._settled.wait(_START_S) or not self._listens:
             self.stop()
@@ -339,12 +342,12 @@ class _Server:
             self._process.wait()
         self._reader.join()
 
-    def _read(self, address: str) -> None:
+    def _read(self, addresses: list[str]) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as output:
             for line in output:
                 self._said.append(line.decode(errors="replace"))
-                if address in self._said[-1]:
+                if any(address in self._said[-1] for address in addresses):
                     self._listens = True
                     self._settled.set()
         self._settled.set()  # it has ended

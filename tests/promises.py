@@ -21,6 +21,7 @@ class Promise(NamedTuple):
 
 
 _GUIDE = "the workflows guide"
+_SDK_GUIDE = "the guide to Stepflow's Python packages"
 _CONTRACT = "durability contract"
 _OURS = "ours"
 _FAULTS = "faults and bad inputs"
@@ -49,6 +50,28 @@ PROMISES: dict[str, Promise] = {
     "agentflow.child": Promise(_OURS, "A child workflow is a child run, which only its own file's runs can start."),
     "agentflow.same": Promise(
         _OURS, "As a library, by `pyflue run`, over HTTP and killed: the same result, each step once."
+    ),
+    "stepflow.seed": Promise(_SDK_GUIDE, "The quick start works with other imports, embedded and on a server."),
+    "stepflow.lazy": Promise(_OURS, "A flow does exactly the steps whose values are needed, each once."),
+    "stepflow.durable": Promise(_OURS, "Each step of a flow, and of each item, is a durable step known by its place."),
+    "stepflow.resume": Promise(
+        _OURS, "A flow that is stopped anywhere and goes on comes to the same; no finished component call is repeated."
+    ),
+    "stepflow.kill": Promise(_OURS, "A server killed with -9 in its flows goes on, with each recorded step once."),
+    "stepflow.blob-ids": Promise(_OURS, "Blobs have the ids that the original documents."),
+    "stepflow.mcp": Promise(_OURS, "An MCP server that others have made is a plugin of components."),
+    "stepflow.crash": Promise(_OURS, "What the crash of a component server interrupts is sent once more, not oftener."),
+    "stepflow.faults": Promise(
+        _OURS,
+        "Components that hang, crash, flood, answer garbage or twice, or leave children fail as documented; no process "
+        "is left, and other calls go on.",
+    ),
+    "stepflow.environment": Promise(
+        _OURS, "A component server has the environment that is listed, and tells none of it."
+    ),
+    "stepflow.files": Promise(_OURS, "A flow reads plain files below its working directory, and no others."),
+    "stepflow.yaml": Promise(
+        _OURS, "YAML is read by its core schema; what is ambiguous, doubled or a bomb is refused with line and column."
     ),
     "R1": Promise(_CONTRACT, "202 is sent after the run is on disk."),
     "R2": Promise(_CONTRACT, "A step's result is on disk before the next step starts."),
@@ -100,6 +123,21 @@ PROMISES: dict[str, Promise] = {
     "F46": Promise(_FAULTS, "No request gets past the tokens."),
     "F47": Promise(_FAULTS, "Abusive headers and connections are cut off; health still answers."),
     "F48": Promise(_FAULTS, "Markup and control characters are shown as text."),
+    "flowgram.rules": Promise(_OURS, "Graphs behave as FlowGram's runtime does, but for what is a fault there."),
+    "flowgram.once": Promise(
+        _OURS, "Random graphs with branches, loops and joins run each reachable node exactly once per iteration."
+    ),
+    "flowgram.resume": Promise(_OURS, "A graph that is stopped anywhere and goes on gives the same report."),
+    "flowgram.kill": Promise(
+        _OURS, "A graph killed with -9, between and inside of nodes and iterations, repeats no finished node."
+    ),
+    "flowgram.editor": Promise(_OURS, "The paths and bodies of the editor's server client work on a project's server."),
+    "flowgram.code": Promise(
+        _OURS, "A script ends within its limits, reaches nothing outside, and never holds up the event loop."
+    ),
+    "flowgram.network": Promise(_OURS, "Graphs reach public and allowed addresses only, whatever names say later."),
+    "flowgram.memory": Promise(_OURS, "Nothing is kept of finished runs in a library."),
+    "flowgram.secrets": Promise(_OURS, "Keys that are written into graphs are in no answer about a run."),
     "agents.resume": Promise(_OURS, "A killed prompt goes on after its last recorded turn and tool call."),
     "agents.answers": Promise(_OURS, "Data of the wanted type comes back as that type, or an error says why not."),
     "agents.approval": Promise(_OURS, "A tool call that needs approval is made once, as approved, or not at all."),

@@ -108,8 +108,7 @@ def replay_run(ctx: click.Context, run_id: str, as_json: bool) -> None:
     """
     from ..engine import loops
     from ..engine.replaying import replay
-    from ..main import LazyAgents
-    from ..workflows import Catalog
+    from ..main import LazyAgents, open_catalog
 
     settings = load_settings(project_root(ctx))
 
@@ -118,7 +117,7 @@ def replay_run(ctx: click.Context, run_id: str, as_json: bool) -> None:
             await find_run(journal, run_id)
             agents = LazyAgents(settings)
             with prints_aside():
-                catalog = Catalog(settings.root, import_timeout_s=settings.engine.import_timeout_s)
+                catalog = open_catalog(settings)
                 try:
                     return await replay(
                         journal, catalog, run_id, limits=settings.limits, root=settings.root, agents=agents

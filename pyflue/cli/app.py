@@ -1,6 +1,8 @@
 """The root of the command line: global options, the table of commands, and how any of them ends.
 
-Nothing but click is imported until a command is chosen, `pyflue --help` and completion of command names included.
+Nothing but click is imported until a command is chosen, `pyflue --help` and completion of command names included. Only
+where packages of others bring dialects along, those are asked for their commands (`dialects.py`): by `--help`, and when
+a command is called that is none of ours.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ COMMANDS = {
     "signal": ("signal", "Send a signal to a run."),
     "agents": ("agents", "List agents, talk to them, and look at what they did."),
     "workflows": ("workflows", "List, inspect and check workflow files."),
+    "flow": ("flow", "Run, test, check and serve flow documents."),
     "db": ("db", "Check, copy and tidy the journal."),
     "completion": ("completion", "Print the script that completes `pyflue` commands in a shell."),
 }
@@ -44,11 +47,11 @@ class LazyGroup(click.Group):
     """A group that knows its commands' names and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *_of_others(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
-            return None
+            return _of_others(ctx).get(cmd_name)
         module, _ = COMMANDS[cmd_name]
         return import_module(f"{__package__}.{module}").command
 
@@ -59,18 +62,16 @@ class LazyGroup(click.Group):
         if not name.startswith("-") and not ctx.resilient_parsing and self.get_command(ctx, name) is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(name, COMMANDS)
+            close = get_close_matches(name, self.list_commands(ctx))
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {' or '.join(close)}?" if close else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl(_summaries(ctx))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
-        names = [
-            CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
-        ]
+        names = [CompletionItem(name, help=summary) for name, summary in _summaries(ctx) if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -95,6 +96,19 @@ class LazyGroup(click.Group):
 
             what = error.strerror or str(error)
             raise Problem(what if error.filename is None else f"{os.fsdecode(error.filename)}: {what}") from error
+
+
+def _of_others(ctx: click.Context) -> dict[str, click.Command]:
+    from .dialects import commands_of_dialects
+
+    return commands_of_dialects(ctx, COMMANDS)
+
+
+def _summaries(ctx: click.Context) -> list[tuple[str, str]]:
+    """The commands with a sentence each; those of other packages at the end."""
+    ours = [(name, summary) for name, (_, summary) in COMMANDS.items()]
+    others = _of_others(ctx).items()
+    return ours + [(name, command.get_short_help_str(80)) for name, command in others if not command.hidden]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

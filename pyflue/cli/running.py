@@ -18,7 +18,6 @@ from .. import codec
 from ..clock import SystemClock
 from ..codec import Raw
 from ..errors import Forbidden, PyFlueError, RunCancelled, RunFailed, RunFinished, RunStopped
-from ..ids import new_interaction_id, new_run_id
 from ..journal import EventType, Journal, NewRun, Outcome, RunStatus
 from .errors import USAGE, Problem
 from .events import EventJson, to_json
@@ -55,7 +54,7 @@ async def drive(engine: Engine, handle: RunHandle, workflow: str, *, journal: Jo
                 reading = None
                 if report_to.wants_events:
                     reading = tasks.create_task(_show_events(engine, handle.run_id, report_to))
-                telling = tasks.create_task(_tell_waits(journal, handle.run_id, report_to))
+                telling = tasks.create_task(tell_waits(journal, handle.run_id, report_to))
                 ended = await _outcome(engine, handle)
                 telling.cancel()
                 if reading is not None and isinstance(ended, PyFlueError):
@@ -147,9 +146,8 @@ def refuse_in_memory(settings: Settings) -> None:
 async def enqueue(journal: Journal, submission: Submission) -> str:
     """Record a run that an engine of this project will take up; returns its id once that is on disk."""
     workflow, deadline_s = submission.workflow, submission.deadline_s
-    stream_id = submission.stream_id
     new = NewRun(
-        run_id=new_run_id(workflow.name) if stream_id is None else new_interaction_id(stream_id),
+        run_id=submission.new_run_id(),
         workflow=workflow.name,
         kind=workflow.kind,
         payload=submission.payload,
@@ -160,6 +158,7 @@ async def enqueue(journal: Journal, submission: Submission) -> str:
         retried_from=submission.retried_from,
         forked_from=submission.forked_from,
         copies=submission.copies,
+        definition=submission.definition,
         lane=submission.lane,
     )
     return (await journal.accept(new)).run_id
@@ -224,7 +223,7 @@ async def _show_events(engine: Engine, run_id: str, report_to: Reporter) -> None
         report_to.show(to_json(event))
 
 
-async def _tell_waits(journal: Journal, run_id: str, report_to: Reporter) -> None:
+async def tell_waits(journal: Journal, run_id: str, report_to: Reporter) -> None:
     """Say what a run waits for, each thing once, whenever it waits for longer than a moment."""
     told: set[str] = set()
     with journal.watch(run_id) as bell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from .project import client_of, find_workflow, project_root
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
-    from ..workflows import Catalog
+    from ..workflows import Catalog, Diagnostic
 
 
 @click.group()
@@ -87,29 +88,50 @@ def _print_graph(name: str, graph: dict[str, Any] | None, graph_format: str) -> 
 @json_option
 @click.pass_context
 def validate_workflows(ctx: click.Context, as_json: bool) -> None:
-    """Load every workflow file and report what is wrong, as file:line: message. Exit code 1 if anything is."""
+    """Load every workflow file and report what is wrong, as file:line: message. Exit code 1 if anything is.
+
+    Warnings do not count. Of flows there are columns and codes, too: file:line:column: level[code]: message.
+    """
     root = project_root(ctx)
     catalog = _catalog(root)
     with prints_aside():
         catalog.refresh()
-    problems = catalog.diagnostics()
+    found = catalog.findings()
+    problems = [*catalog.diagnostics(), *(one for one in found if one.level != "warning")]
+    warnings = [one for one in found if one.level == "warning"]
     count = len(catalog.names())
     if as_json:
-        listed = [{"path": p.path, "line": p.line, "message": p.message} for p in problems]
-        print_json({"workflows": count, "problems": listed})
+        print_json({"workflows": count, "problems": _listed(problems), "warnings": _listed(warnings)})
     else:
-        for problem in problems:
-            line = "" if problem.line is None else f"{problem.line}:"
-            click.echo(shown(f"{problem.path}:{line} {problem.message}"))
-        say(f"{counted(count, 'workflow')}, {counted(len(problems), 'problem')}")
+        for diagnostic in (*problems, *warnings):
+            click.echo(shown(_line(diagnostic)))
+        counts = [counted(count, "workflow"), counted(len(problems), "problem")]
+        say(", ".join([*counts, *([counted(len(warnings), "warning")] if warnings else [])]))
     if problems:
         ctx.exit(1)
 
 
-def _catalog(root: Path) -> Catalog:
-    from ..workflows import Catalog
+def _line(one: Diagnostic) -> str:
+    where = ":".join(str(part) for part in (one.path, one.line, one.column) if part is not None)
+    code = "" if one.code is None else f"[{one.code}]"
+    # That a file cannot be used goes without saying.
+    level = "" if one.level == "fatal" and not code else f"{one.level}{code}: "
+    return f"{where}: {level}{one.message}"
 
-    return Catalog(root, import_timeout_s=load_settings(root).engine.import_timeout_s)
+
+def _listed(diagnostics: Sequence[Diagnostic]) -> list[dict[str, Any]]:
+    more = ("column", "level", "code")
+    return [
+        {"path": one.path, "line": one.line, "message": one.message}
+        | {name: getattr(one, name) for name in more if one.column is not None}
+        for one in diagnostics
+    ]
+
+
+def _catalog(root: Path) -> Catalog:
+    from ..main import open_catalog
+
+    return open_catalog(load_settings(root))
 
 
 def _local_entries(root: Path) -> list[dict[str, Any]]:
