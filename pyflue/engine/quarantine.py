@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from ..journal import Fence, Journal, Run
+from ..journal import Fence, Journal, Run, RunStatus
 
 CRASHES_OF_A_SUSPECT = 2
 
@@ -36,11 +36,11 @@ async def examine(
     fail: Callable[[str, int, str], Awaitable[None]],
 ) -> None:
     """Try suspects until each has ended, or has ended its process alone and been failed with `fail`."""
-    before = {run_id: run.attempt for run_id in run_ids if (run := await journal.run(run_id, values=False)) is not None}
+    before = {run_id: run for run_id in run_ids if (run := await journal.run(run_id, values=False)) is not None}
     how = await quarantine.try_runs(run_ids)
     left = await _requeue_lost(journal, before)
     if len(left) == 1 and len(run_ids) == 1:
-        await fail(left[0].run_id, left[0].crashes + 1, f"alone in a process of its own ({how})")
+        await fail(left[0].run_id, left[0].crashes, f"alone in a process of its own ({how})")
         return
     middle = (len(left) + 1) // 2
     for half in (left[:middle], left[middle:]):
@@ -48,12 +48,17 @@ async def examine(
             await examine(journal, quarantine, [run.run_id for run in half], fail)
 
 
-async def _requeue_lost(journal: Journal, before: Mapping[str, int]) -> list[Run]:
+async def _requeue_lost(journal: Journal, before: Mapping[str, Run]) -> list[Run]:
     """Queue what the process took with it: runs it had begun to drive, and whose engine is dead now."""
-    left: list[Run] = []
     for run in await journal.lost():
-        if run.owner is not None and run.attempt > before.get(run.run_id, run.attempt):
+        known = before.get(run.run_id)
+        if known is not None and run.owner is not None and run.attempt > known.attempt:
             fence = Fence(run_id=run.run_id, owner=run.owner, attempt=run.attempt)
-            if await journal.requeue(fence, crashed=True):
-                left.append(run)
-    return left
+            await journal.requeue(fence, crashed=True)
+    # Whoever looks after lost runs may have been quicker with some of them: what counts is that they are queued again.
+    found = [(known, await journal.run(run_id, values=False)) for run_id, known in before.items()]
+    return [
+        run
+        for known, run in found
+        if run is not None and run.status is RunStatus.QUEUED and run.crashes > known.crashes
+    ]

@@ -753,8 +753,9 @@ async def test_a_run_is_cancelled_through_another_engine(tmp_path: Path) -> None
 class InProcessQuarantine:
     """Drives runs here; if one is poison, they are found under an engine that is not alive, as after a crash."""
 
-    def __init__(self, journal: Journal, engine: EmbeddedEngine, poison: set[str]) -> None:
+    def __init__(self, journal: Journal, engine: EmbeddedEngine, poison: set[str], *, others_are_quick: bool) -> None:
         self.journal = journal
+        self.others_are_quick = others_are_quick
         self.engine = engine
         self.poison = poison
         self.tried: list[int] = []
@@ -762,14 +763,21 @@ class InProcessQuarantine:
     async def try_runs(self, run_ids: Sequence[str]) -> str:
         self.tried.append(len(run_ids))
         if self.poison & set(run_ids):
-            await self.journal.claim("a process that died", len(run_ids), run_ids=run_ids)
+            for run in await self.journal.claim("a process that died", len(run_ids), run_ids=run_ids):
+                if self.others_are_quick:
+                    # As the supervisor does, if it looks for lost runs in just this moment.
+                    fence = Fence(run_id=run.run_id, owner="a process that died", attempt=run.attempt)
+                    await self.journal.requeue(fence, crashed=True)
             return "signal 11"
         await self.engine.drive_these(run_ids)
         return "exit code 0"
 
 
 @promise("F07")
-async def test_the_one_run_that_ends_its_process_is_found_among_its_neighbours(journal: Journal) -> None:
+@pytest.mark.parametrize("others_are_quick", [False, True])
+async def test_the_one_run_that_ends_its_process_is_found_among_its_neighbours(
+    journal: Journal, others_are_quick: bool
+) -> None:
     runs = [new_run(owner="gone", workflow="echo", payload=n) for n in range(9)]
     poison = runs[5].run_id
     for new in runs:
@@ -779,7 +787,7 @@ async def test_the_one_run_that_ends_its_process_is_found_among_its_neighbours(j
         await journal.requeue(Fence(run_id=run.run_id, owner="gone", attempt=run.attempt), crashed=True)
 
     engine = EmbeddedEngine(journal, functions, settings=EngineSettings(adopt_every_s=0.05))
-    quarantine = InProcessQuarantine(journal, engine, {poison})
+    quarantine = InProcessQuarantine(journal, engine, {poison}, others_are_quick=others_are_quick)
     engine._quarantine, engine._max_crashes = quarantine, 2  # type: ignore[attr-defined]  # it needs the engine
     async with engine:
         ended = [await final(engine, new.run_id) for new in runs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from pyflue.errors import PyFlueError, RunFinished
 from pyflue.journal import RunStatus
 from tests.promises import promise
 
-from .processes import all_runs, make_project, reading, running, start, until_final, value, whole_record
+from .processes import Server, all_runs, make_project, reading, running, start, until_final, value, whole_record
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -275,6 +276,22 @@ async def test_a_run_of_the_command_line_beside_a_server_is_driven_once(tmp_path
     assert (theirs.status, theirs.attempt) == (RunStatus.COMPLETED, 1)
 
 
+async def _stop_between_writes(server: Server, root: Path) -> None:
+    """Stop a server while it does not hold the journal's turn: with that in its hand nobody else could write."""
+    while True:
+        server.signal(signal.SIGSTOP)
+        while Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            await asyncio.sleep(0.001)
+        with (root / ".pyflue" / "turn.pen.lock").open("rb") as pen:
+            try:
+                fcntl.flock(pen, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                server.signal(signal.SIGCONT)
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+
 @promise("R9")
 async def test_late_writes_of_a_stopped_engine_are_refused_after_its_run_was_taken_over(tmp_path: Path) -> None:
     """An engine hangs (SIGSTOP), an operator declares it dead by deleting its lock, it wakes up again."""
@@ -286,7 +303,7 @@ async def test_late_writes_of_a_stopped_engine_are_refused_after_its_run_was_tak
                 break
         before = await journal.run(run_id)
         assert before is not None
-        first.signal(signal.SIGSTOP)
+        await _stop_between_writes(first, root)
         (root / ".pyflue" / "engines" / f"{before.owner}.lock").unlink()
         async for event in second.client.runs.stream(run_id):
             if event["type"] == "run_resumed":
