@@ -161,8 +161,18 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+#: Processes that were below this one before a test began: not its own.
+_earlier: set[int] = set()
+
+
+def note_children() -> None:
+    """A test begins: what is there now is none of its processes."""
+    _earlier.clear()
+    _earlier.update(children())
+
+
 def children() -> set[int]:
-    """Living processes below this one."""
+    """Living processes below this one, that a test has started."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -175,4 +185,4 @@ def children() -> set[int]:
     below: set[int] = set()
     while more := {pid for pid, parent in parents.items() if parent in {os.getpid(), *below}} - below:
         below |= more
-    return below
+    return below - _earlier
