@@ -61,7 +61,7 @@ class _Typed:
 
     def __init__(self, annotation: Any) -> None:
         self._annotation = annotation
-        of_all = annotation is inspect.Parameter.empty
+        of_all = annotation is inspect.Parameter.empty or annotation is object
         self._decode = msgspec.json.Decoder(Any if of_all else annotation, dec_hook=_read_unknown).decode
 
     def load(self, raw: Raw) -> Any:
@@ -71,7 +71,7 @@ class _Typed:
             raise InputValidationError(str(error)) from error
 
     def schema(self) -> Schema | None:
-        if self._annotation is inspect.Parameter.empty:
+        if self._annotation is inspect.Parameter.empty or self._annotation is object:
             return None
         try:
             return msgspec.json.schema(self._annotation, schema_hook=_schema_of_unknown)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pyflue.stepflow.backoff import Backoff
 from pyflue.stepflow.batch import DEFAULT_CONCURRENCY, Batch, run_batch
 from pyflue.stepflow.blobs import Blobs, MemoryShelves
 from pyflue.stepflow.builtin import BuiltinPlugin
@@ -90,6 +91,7 @@ async def run_items(
     max_concurrency: int = DEFAULT_CONCURRENCY,
     folder: Any = ".",
     blobs: Blobs | None = None,
+    backoff: Backoff | None = None,
 ) -> list[Outcome]:
     flow = apply_overrides(read_flow(document), overrides)
     around = surround(
@@ -97,6 +99,7 @@ async def run_items(
         router=Routes(functions or Functions(), folder=folder),
         keeper=DirectKeeper(),
         blobs=blobs or Blobs(MemoryShelves()),
+        backoff=backoff,
     )
     batch = Batch(
         flow=flow,

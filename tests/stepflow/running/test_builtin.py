@@ -192,6 +192,20 @@ async def test_files_are_read_by_their_extension(
 
 
 @promise("stepflow.files")
+@pytest.mark.parametrize(
+    ("format_", "expected"), [("text", '{"a": 1}'), ("json", {"a": 1}), ("yaml", {"a": 1}), ("xml", Failed)]
+)
+async def test_a_format_that_is_named_goes_before_the_extension(tmp_path: Path, format_: str, expected: Any) -> None:
+    (tmp_path / "a.txt").write_text('{"a": 1}')
+
+    found = await use("load_file", {"path": "a.txt", "format": format_}, folder=tmp_path)
+
+    if expected is Failed:
+        assert "it has to be 'json', 'yaml' or 'text', and is 'xml'" in found.message
+    else:
+        assert (found["data"], found["metadata"]["format"]) == (expected, format_)
+
+
 async def test_only_plain_files_below_the_folder_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "project"
     folder.mkdir()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyflue.stepflow.backoff import Backoff, BackoffKind
 from pyflue.stepflow.failures import FlowStuck
 from pyflue.stepflow.outcome import Failed, Skipped, Success
 from pyflue.stepflow.plugins.port import ComponentFailed, ComponentSkipped
@@ -221,6 +222,90 @@ async def test_cancelling_a_flow_cancels_its_components() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_ten_steps_of_a_run_are_in_flight_if_nobody_says_anything_else() -> None:
+    arrived = asyncio.Event()
+    waiting = 0
+
+    async def meet(value: Any) -> Any:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 10:
+            arrived.set()
+        await arrived.wait()
+        return value
+
+    functions = Functions(meet=meet)
+    flow = {
+        "steps": [step("a", "/meet", input={"$input": None}), step("b", "/meet", input={"$input": None})],
+        "output": [{"$step": "a"}, {"$step": "b"}],
+    }
+
+    assert await run_items(flow, list(range(15)), functions) == [Success([n, n]) for n in range(15)]
+    assert functions.most == 10  # over all items
+
+
+async def test_the_items_of_a_map_run_at_once_unless_it_has_a_limit() -> None:
+    async def one(value: Any) -> Any:
+        await asyncio.sleep(0)
+        return value
+
+    inner = {"steps": [step("one", "/one", input={"$input": None})], "output": {"$step": "one"}}
+    given = {"workflow": {"$literal": inner}, "items": list(range(40))}
+    most: list[int] = []
+    for more in ({}, {"max_concurrency": 3}):
+        functions = Functions(one=one)
+        flow = {
+            "steps": [step("m", "/builtin/map", input={**given, **more})],
+            "output": {"$step": "m", "path": "failed"},
+        }
+        assert await run(flow, functions=functions) == Success(0)
+        most.append(functions.most)
+
+    assert most == [40, 3]
+
+
+async def test_a_step_that_fails_is_tried_three_times_more_and_the_last_error_stands() -> None:
+    def refuse(value: Any, call: Any) -> Any:
+        raise ComponentFailed(f"no, for the {call.attempt}. time")
+
+    functions = Functions(refuse=refuse)
+    flow = {"steps": [step("a", "/refuse", onError={"action": "retry"})], "output": {"$step": "a"}}
+
+    outcome = await run(flow, functions=functions, backoff=Backoff(kind=BackoffKind.CONSTANT, min_delay_s=0))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.message == 'step "a" failed: no, for the 4. time'
+    assert functions.attempts == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pauses"),
+    [
+        (BackoffKind.FIBONACCI, [1, 1, 2, 3, 5, 8, 10, 10]),
+        (BackoffKind.EXPONENTIAL, [1, 2, 4, 8, 10, 10, 10, 10]),
+        (BackoffKind.CONSTANT, [1] * 8),
+    ],
+)
+def test_pauses_grow_up_to_their_limit(kind: BackoffKind, pauses: list[int]) -> None:
+    assert [Backoff(kind=kind).delay_s(failed) for failed in range(1, 9)] == pauses
+    assert Backoff(kind=kind).delay_s(10_000) == pauses[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "schema", "expected"),
+    [({"v": 1}, {"default": 2}, 1), ({}, {"default": 2}, 2), ({}, None, 3)],
+    ids=["supplied", "schema", "inline"],
+)
+async def test_a_variable_is_what_was_supplied_then_the_schema_default_then_the_inline_one(
+    given: Any, schema: Any, expected: int
+) -> None:
+    flow: dict[str, Any] = {"steps": [], "output": {"$variable": "v", "default": 3}}
+    if schema is not None:
+        flow["schemas"] = {"properties": {"variables": {"type": "object", "properties": {"v": schema}}}}
+
+    assert await run(flow, variables=given) == Success(expected)
 
 
 # Older documents
