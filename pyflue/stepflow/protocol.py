@@ -127,7 +127,7 @@ def failure_of(error: RpcError, redact: Callable[[str], str] = str) -> Component
 def broken(plugin: str, problem: str, *, is_retryable: bool = True) -> ComponentFailed:
     """The failure of a step whose component server did not keep to the protocol, or is not there."""
     return ComponentFailed(
-        f"Plugin {plugin!r} cannot be used: {problem}.",
+        f"Plugin {plugin!r} cannot be used: {problem.rstrip('.')}.",
         attachments=("error executing component",),
         is_retryable=is_retryable,
     )
@@ -138,7 +138,7 @@ def crashed(plugin: str, story: str, words: str = "") -> ComponentFailed:
     said = f" It said last:\n{words}" if words else ""
     text = f"component server error({int(RpcCode.CRASHED)}): process crashed during the request"
     return ComponentFailed(
-        f"Plugin {plugin!r} did not answer: {story}.{said}", attachments=("error executing component", text)
+        f"Plugin {plugin!r} did not answer: {story.rstrip('.')}.{said}", attachments=("error executing component", text)
     )
 
 
