@@ -259,3 +259,34 @@ async def test_components_are_listed_by_the_paths_that_flows_write(world: World)
     assert "/builtin/map" in paths
     assert "/echo" in paths
     assert found.failures == {}
+
+
+async def test_a_skipped_step_is_shown_as_skipped(world: World) -> None:
+    flow = {
+        "steps": [
+            {"id": "off", "component": "/echo", "skipIf": True},
+            {"id": "on", "component": "/echo", "input": {"$coalesce": [{"$step": "off"}, 1]}},
+        ],
+        "output": {"$step": "on"},
+    }
+
+    run_id = await world.done(flow, None)
+
+    shown = {step.step_id: step.status for step in await world.backend.steps(run_id)}
+    assert shown == {"off": StepStatus.SKIPPED, "on": StepStatus.COMPLETED}
+
+
+async def test_what_a_blob_was_stored_as_is_no_part_of_its_id(world: World) -> None:
+    put = {
+        "steps": [
+            {"id": kind, "component": "/builtin/put_blob", "input": {"data": {"$literal": ECHO}, "blob_type": kind}}
+            for kind in ("data", "flow")
+        ],
+        "output": [{"$step": "data", "path": "blob_id"}, {"$step": "flow", "path": "blob_id"}],
+    }
+
+    run_id = await world.done(put, None)
+
+    [item] = await world.backend.items(run_id)
+    assert isinstance(item.outcome, Success)
+    assert item.outcome.value[0] == item.outcome.value[1]

@@ -106,6 +106,17 @@ async def test_a_flow_document_is_a_workflow(tmp_path: Path, journal: Journal) -
     assert (run.kind, result_of(run)) == ("stepflow", {"message": "Hello, Ann!"})
 
 
+def test_schemas_of_input_and_output_are_published(tmp_path: Path) -> None:
+    flow = {
+        "schemas": {"properties": {"input": {"type": "integer"}, "output": {"type": "string"}}},
+        "steps": [],
+        "output": "x",
+    }
+    workflow = catalog_of(tmp_path, {"f": flow}).find("f")
+
+    assert (workflow.input_schema, workflow.output_schema) == ({"type": "integer"}, {"type": "string"})
+
+
 def test_only_flows_are_claimed(tmp_path: Path) -> None:
     loader = FlowLoader()
 

@@ -357,6 +357,15 @@ async def test_in_older_documents_a_step_that_must_execute_fails_the_flow(skips:
     assert outcome == expected if isinstance(expected, Success) else isinstance(outcome, Failed)
 
 
+async def test_in_older_documents_the_code_is_the_one_that_the_component_gave() -> None:
+    def refuse(value: Any) -> Any:
+        raise ComponentFailed("no", failure=Failed(418, "teapot"))
+
+    flow = {"steps": [step("a", "/refuse", mustExecute=True, skipIf=False)], "output": 1}
+
+    assert await run(flow, functions=Functions(refuse=refuse)) == Failed(418, "teapot")
+
+
 # Whatever the flow
 
 
