@@ -21,6 +21,8 @@ from .plugins.port import ComponentFailed, Plugin
 
 #: What a pattern without placeholders calls the rest of the path.
 _REST = "component"
+#: Flows name as many components as they like.
+_MOST_KNOWN = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +152,8 @@ class Router:
         self._plugin = plugin
         self._patterns = tuple(routes)
         self._root = _Node()
+        #: Where components were found whose routes do not look at the input.
+        self._known: dict[str, Route] = {}
         self._rules: list[tuple[str, tuple[_Segment, ...], RouteRule]] = []
         for pattern, rules in routes.items():
             segments = read_pattern(pattern)
@@ -165,21 +169,30 @@ class Router:
         Raises:
             ComponentFailed: no route leads anywhere, or a condition asks for what the input does not have.
         """
+        known = self._known.get(component)
+        if known is not None:
+            return known
         found = self._find(component)
         if found is None:
             raise self._unroutable(component, f"no route fits {component!r}")
         entry, values = found
+        depends = False
         for each in entry.rules:
             rule = each.rule
-            if rule.conditions and not self._holds(each, component, input):
-                continue
+            if rule.conditions:
+                depends = True
+                if not self._holds(each, component, input):
+                    continue
             inner = _inner(rule, entry, values)
             if inner is None:
                 raise self._unroutable(
                     component, f"route {entry.pattern!r} does not say which component it is: give it `component`"
                 )
             if rule.admits(inner):
-                return Route(rule.plugin, self._plugin(rule.plugin), inner)
+                route = Route(rule.plugin, self._plugin(rule.plugin), inner)
+                if not depends and len(self._known) < _MOST_KNOWN:
+                    self._known[component] = route
+                return route
         raise self._unroutable(component, f"no rule of route {entry.pattern!r} admits {component!r} with this input")
 
     def paths_to(self, plugin_name: str, component: str) -> list[str]:
