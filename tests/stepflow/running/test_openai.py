@@ -26,6 +26,7 @@ def asker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("PYFLUE_MODEL", raising=False)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     earlier = project._asker  # pyright: ignore[reportPrivateUsage]  (one for the process, put back below)
+    project._asker = None  # pyright: ignore[reportPrivateUsage]
     yield
     project._asker = earlier  # pyright: ignore[reportPrivateUsage]
 
