@@ -1,7 +1,7 @@
 """How flows reach models and agents: the stepflow room knows neither providers nor agents.
 
 Beside `main.py`, because it joins rooms. `main.py` calls `for_project`; a flow that runs without a project uses `ask`
-as it is.
+as it is. Every command of a project imports this, so nothing else is imported before its first use.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, PyFlueError
-from .stepflow.plugins.port import ComponentFailed
 from .stepflow.project import Question, register
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ async def ask(
     """
     from .agents.models.port import ModelRequest
     from .one_answer import one_answer
+    from .stepflow.plugins.port import ComponentFailed
 
     request = ModelRequest(
         messages=_messages(question),
@@ -69,6 +69,8 @@ def for_project(settings: Settings, find_agent: Callable[[str], Any]) -> None:
         try:
             return find_agent(name).agent
         except PyFlueError as error:
+            from .stepflow.plugins.port import ComponentFailed
+
             raise ComponentFailed(str(error), is_retryable=False) from error
 
     register(asker=ask_here, agents=agent)
@@ -107,6 +109,7 @@ def _messages(question: Question) -> list[Message]:
         ComponentFailed: the assistant begins, or nobody says anything.
     """
     from .agents.content import Message, Text
+    from .stepflow.plugins.port import ComponentFailed
 
     messages: list[Message] = []
     for role, content in question.messages:

@@ -156,7 +156,6 @@ class StepflowConfig:
     routes: Mapping[str, Sequence[RouteRule]] = field(default_factory=dict[str, Sequence[RouteRule]])
     #: None if the config does not say.
     state_store: StateStore | None = None
-    transport_max_retries: int = 3
     backoff: Backoff = field(default_factory=Backoff)
     #: What was passed over, and what was probably meant.
     warnings: tuple[str, ...] = ()
@@ -255,15 +254,13 @@ class _Reader:
         plugins = {
             name: self._plugin(name, entry, folder) for name, entry in self._mapping_in(fields, "plugins", ()).items()
         }
-        retries, backoff = self._retry(fields)
         return StepflowConfig(
             path=self._path,
             working_directory=folder,
             plugins=plugins,
             routes=self._routes(fields, plugins),
             state_store=self._store(fields),
-            transport_max_retries=retries,
-            backoff=backoff,
+            backoff=self._backoff(fields),
             warnings=tuple(self._warnings),
         )
 
@@ -429,12 +426,18 @@ class _Reader:
             settings=store,
         )
 
-    def _retry(self, fields: Mapping[str, Any]) -> tuple[int, Backoff]:
+    def _backoff(self, fields: Mapping[str, Any]) -> Backoff:
         retry = self._mapping_in(fields, "retry", ())
         self._warn_unknown(retry, ("transportMaxRetries", "backoff"), ("retry",))
         retries = self._optional(retry, "transportMaxRetries", int, ("retry",))
         if retries is not None and retries < 0:
             raise self._wrong(("retry", "transportMaxRetries"), "`transportMaxRetries` is a whole number from 0.")
+        if retries is not None:
+            here: Place = ("retry", "transportMaxRetries")
+            self._warnings.append(
+                f"{self._where(here, of_key=True)}: {place_text(here)} has no effect: "
+                "what the end of a component server interrupts is sent once more."
+            )
         place: Place = ("retry", "backoff")
         given = self._mapping_in(retry, "backoff", ("retry",))
         self._warn_unknown(given, ("type", "minDelayMs", "maxDelayMs", "factor", "delayMs"), place)
@@ -443,13 +446,12 @@ class _Reader:
             raise self._wrong((*place, "type"), f"`type` is one of {', '.join(BackoffKind)}.")
         usual = Backoff()
         first = "delayMs" if kind == BackoffKind.CONSTANT else "minDelayMs"
-        backoff = Backoff(
+        return Backoff(
             kind=BackoffKind(kind),
             min_delay_s=self._milliseconds(given, first, usual.min_delay_s, place),
             max_delay_s=self._milliseconds(given, "maxDelayMs", usual.max_delay_s, place),
             factor=self._number(given, "factor", usual.factor, place),
         )
-        return (3 if retries is None else retries), backoff
 
     # Values
 

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .plugins.port import ComponentFailed
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -63,5 +61,7 @@ def agent(name: str) -> Any:
         ComponentFailed: there is no project, or it has no agent of this name.
     """
     if _agents is None:
+        from .plugins.port import ComponentFailed
+
         raise ComponentFailed("There is no project here, so there are no agents.", is_retryable=False)
     return _agents(name)
