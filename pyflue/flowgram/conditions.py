@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from .exceptions import NodeError
-from .values import Scope, Variable, evaluate, fits_value, resolve
+from .values import Scope, Variable, evaluate, fits_value, referred
 
 _TEXTS = {
     "eq": "string",
@@ -87,8 +87,7 @@ def holds(item: Mapping[str, Any], scope: Scope) -> bool:
 
 
 def _left(value: Any, scope: Scope) -> Variable:
-    content = cast("Mapping[str, Any]", value).get("content") if isinstance(value, Mapping) else None
-    return resolve(content, scope) or _NOTHING
+    return (referred(value, scope) if value else None) or _NOTHING
 
 
 def _right(value: Any, wanted: str, scope: Scope) -> Variable | None:

@@ -7,6 +7,7 @@ a durable step.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -134,7 +135,7 @@ def _adapted(executor: _Executes, executors: Executors) -> Work:
         ctx = ExecutionContext(
             node=call.node, inputs=copied(call.inputs), runtime=call.scope, container=Container(executors)
         )
-        result: Any = await executor.execute(ctx)
+        result = await _unless_cancelled(executor.execute(ctx))
         if isinstance(result, ExecutionResult):
             return result
         if isinstance(result, Mapping):
@@ -145,6 +146,22 @@ def _adapted(executor: _Executes, executors: Executors) -> Work:
         return ExecutionResult(outputs=as_object(outputs), branch=getattr(result, "branch", None))
 
     return execute
+
+
+async def _unless_cancelled(execution: Awaitable[Any]) -> Any:
+    """What an executor gives. One that was cancelled, and gives or raises something all the same, is not heard."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (graphs run in tasks)
+    before = task.cancelling()
+    try:
+        result = await execution
+    except Exception as error:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 class Container:

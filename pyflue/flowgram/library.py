@@ -135,7 +135,8 @@ class Task:
         try:
             outputs = await GraphRun(document, self._inputs, executors=executors, recorder=recorder).execute()
         except asyncio.CancelledError:
-            span.finish(WorkflowStatus.Cancelled)
+            if not span.status.is_terminated:
+                span.finish(WorkflowStatus.Cancelled)
             raise
         except FlowgramError as error:
             if not span.status.is_terminated:

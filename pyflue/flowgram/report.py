@@ -147,7 +147,8 @@ class ReportRecorder:
 
     def cancel(self, entry: Taken, call: Call) -> None:
         entry.inputs = call.inputs
-        entry.span.finish(WorkflowStatus.Cancelled)
+        if entry.span.status is not WorkflowStatus.Cancelled:
+            entry.span.finish(WorkflowStatus.Cancelled)
 
     def cancel_all(self) -> None:
         """The run is cancelled, and with it all that goes on in it."""

@@ -24,7 +24,7 @@ from .exceptions import NodeError, NodeFailed, text_of
 from .executing import Call, ExecutionResult, Executors, Work
 from .nodes.control import PURE
 from .retries import NodeRetry, retry_of
-from .values import Scope, Variable, global_variables, inputs_of, keep_outputs, type_of, variable_of
+from .values import Scope, Variable, global_variables, inputs_of, keep_outputs, referred, type_of, variable_of
 
 _STOPS = frozenset({"end", "block-end", "break", "continue"})
 #: How long nodes may follow one another before others on the event loop get their turn.
@@ -339,12 +339,10 @@ def _items(node: Node, scope: Scope) -> tuple[Sequence[Any], Mapping[str, Any]]:
     Raises:
         NodeError: it is no array.
     """
-    from .values import evaluate
-
     value = node.data.get("loopFor")
     if value is None:
         raise NodeError('Loop "loopFor" is required')
-    variable = evaluate(value, None, scope)
+    variable = referred(value, scope)
     items: Any = None if variable is None else variable.value
     if variable is None or not isinstance(items, (list, tuple)):
         raise NodeError('Loop "loopFor" must be an array')
@@ -365,11 +363,9 @@ def _item(value: Any, schema: Mapping[str, Any]) -> Variable:
 
 
 def _collected(refs: Mapping[str, Any], scope: Scope) -> dict[str, Variable]:
-    from .values import evaluate
-
     row: dict[str, Variable] = {}
     for name, ref in refs.items():
-        variable = evaluate(ref, None, scope)
+        variable = referred(ref, scope)
         if variable is not None:
             row[name] = variable
     return row

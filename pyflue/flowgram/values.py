@@ -141,6 +141,18 @@ def resolve(content: Any, scope: Scope) -> Variable | None:
     return variable_of(value)
 
 
+def referred(value: Any, scope: Scope) -> Variable | None:
+    """What a reference of the editor (`{"type": "ref", "content": …}`) refers to, where nothing else can stand.
+
+    Raises:
+        NodeError: it is no reference.
+    """
+    fields = as_object(value)
+    if fields.get("type") != "ref":
+        raise NodeError(f"Invalid ref value: {value!r}")
+    return resolve(fields.get("content"), scope)
+
+
 def evaluate(value: Any, schema: Mapping[str, Any] | None, scope: Scope) -> Variable | None:
     """What a value of the editor (`{"type": …, "content": …}`) comes to; `schema` is its declared type, if it has one.
 

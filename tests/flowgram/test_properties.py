@@ -19,7 +19,7 @@ from pyflue.journal import Journal, Run
 from tests.promises import promise
 from tests.support import engine_on, journal_at, submission
 
-from .graphs import Json, Log, end, graph, log_node, loop, node, start, typed
+from .graphs import Json, Log, end, graph, log_node, loop, node, ref, start, typed
 from .test_durable import catalog_of
 
 NUMBERS = typed("array", items=typed("integer"))
@@ -56,7 +56,7 @@ def levels(
             turns = draw(st.integers(0, 3))
             everything = [node(f"{name}_bs", "block-start"), *body, node(f"{name}_be", "block-end")]
             made = loop(
-                {"type": "constant", "content": list(range(turns)), "schema": NUMBERS},
+                ref("start", f"turns_{turns}"),
                 everything,
                 *body_lines,
                 node_id=name,
@@ -76,7 +76,8 @@ def levels(
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[Json, dict[str, int]]:
     nodes, lines, counts = draw(levels("n", "start", "end"))
-    return graph([start(), *nodes, end()], *lines), {name: count for name, count in counts.items() if count}
+    first = start(**{f"turns_{turns}": {**NUMBERS, "default": list(range(turns))} for turns in range(4)})
+    return graph([first, *nodes, end()], *lines), {name: count for name, count in counts.items() if count}
 
 
 def logged(counts: dict[str, int], schema: Json) -> dict[str, int]:
