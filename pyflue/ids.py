@@ -77,6 +77,12 @@ def new_ulid() -> str:
     return str(_generator().generate())
 
 
+def new_uuid() -> str:
+    """A new UUID of version 7, larger than every earlier one of this process."""
+    text = _generator().generate().hex
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
 def new_run_id(workflow: str) -> str:
     """A new run id for a workflow."""
     return f"workflow:{workflow}:{new_ulid()}"

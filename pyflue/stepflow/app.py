@@ -8,13 +8,14 @@ must be brought.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import ipaddress
 import re
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .backend import Backend
-from .http import api_routes
+from .http import api_routes, no_such_path
 from .openapi import PREFIX
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -52,7 +53,7 @@ def create_app(
         )
     # Inside of the other, which answers what browsers ask beforehand.
     middleware.append(Middleware(_Gate, origins=allowed_origins, hosts=allowed_hosts, token=token))
-    return Starlette(routes=api_routes(backend), middleware=middleware, exception_handlers={HTTPException: _refused})
+    return Starlette(routes=api_routes(backend), middleware=middleware, exception_handlers={404: _nowhere})
 
 
 class _Gate:
@@ -65,26 +66,27 @@ class _Gate:
         self._token = None if token is None else token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(Request(scope))) is not None:
+        if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
             await refusal(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _refusal(self, request: Request) -> Response | None:
-        host = request.headers.get("host", "").lower()
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "").lower()
         match = _HOST.fullmatch(host)
         if match is None or not self._is_ours(match["name"]):
             return _error(421, "This server does not answer to that host name: see `allowed_hosts`.")
-        origin = request.headers.get("origin")
+        origin = headers.get("origin")
         if origin is not None:
             origin = origin.lower()
             _, separator, authority = origin.partition("://")
             if origin not in self._origins and not (separator and authority == host):
                 return _error(403, "Pages of that origin may not call this server: see `allowed_origins`.")
-        elif request.headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
+        elif headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
             return _error(403, "Pages of other sites may not call this server: see `allowed_origins`.")
-        if self._token is not None and request.url.path != f"{PREFIX}/health":
-            kind, _, presented = request.headers.get("authorization", "").partition(" ")
+        if self._token is not None and scope["path"] != f"{PREFIX}/health":
+            kind, _, presented = headers.get("authorization", "").partition(" ")
             given = presented.strip().encode() if kind.lower() == "bearer" else b""
             if not hmac.compare_digest(self._token, given):
                 refused = _error(401, "This server needs a token: `Authorization: Bearer …`.")
@@ -94,23 +96,21 @@ class _Gate:
 
     def _is_ours(self, name: str) -> bool:
         name = name.removesuffix(".")
-        if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
-            return True
-        try:
-            ipaddress.ip_address(name.strip("[]"))
-        except ValueError:
-            return False
-        return True
+        return name == "localhost" or name.endswith(".localhost") or name in self._hosts or _is_address(name)
 
 
-def _refused(request: Request, error: Exception) -> Response:
-    """Paths and methods that there are not, in the form of this API."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = error.detail if isinstance(error, HTTPException) else "Internal server error"
-    headers = error.headers if isinstance(error, HTTPException) else None
-    if status == 404:
-        detail = f"There is nothing at {request.url.path[:200]!r}. GET {PREFIX}/openapi.json lists what there is."
-    return JSONResponse({"code": status, "message": detail}, status, headers=headers)
+@functools.lru_cache(maxsize=256)
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _nowhere(request: Request, error: Exception) -> Response:
+    """What is not below the prefix, in the form of this API, too."""
+    return no_such_path(request.url.path)
 
 
 def _error(status: int, message: str) -> Response:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from ..errors import PyFlueError
-from ..ids import new_ulid
 from .outcome import Outcome
 from .plugins.port import ComponentInfo
 
@@ -292,11 +291,6 @@ async def start_by_parts(backend: Backend, new: NewRun, *, wait_s: float | None)
     return StartedRun(run_id=run_id, status=status, outcome=outcome)
 
 
-def new_uuid() -> str:
-    """A new UUID of version 7."""
-    return uuid_of(new_ulid())
-
-
 def ulid_of(uuid: str) -> str | None:
     """The ULID of the same 128 bits, to make a run id of; None if the text is no UUID in its usual form."""
     try:
@@ -313,9 +307,5 @@ def uuid_of(ulid: str) -> str:
     bits = 0
     for letter in ulid:
         bits = bits << 5 | _VALUES[letter]
-    return _uuid_text(bits & (1 << 128) - 1)
-
-
-def _uuid_text(bits: int) -> str:
-    text = f"{bits:032x}"
+    text = f"{bits & (1 << 128) - 1:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from .backoff import Retry
 from .failures import component_failure
@@ -17,8 +18,7 @@ from .outcome import Outcome, Skipped, Success
 from .plugins.port import ComponentFailed, ComponentSkipped
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where in a run something is done: the path of steps and items above it, empty or ending in `/`."""
 
     path: str = ""
@@ -35,8 +35,7 @@ class Place:
         return Place(self.path + more, self.step_key, self.step_attempt)
 
 
-@dataclass(frozen=True, slots=True)
-class StepCall:
+class StepCall(msgspec.Struct, frozen=True):
     """A step that is to be done."""
 
     place: Place
@@ -62,7 +61,7 @@ class Keeper(Protocol):
         ...
 
     def note(self, place: Place, step_id: str, outcome: Outcome) -> None:
-        """Note what became of a step that was not performed."""
+        """Note what became of a step without being performed."""
         ...
 
     def tell(self, place: Place, step_id: str, type_: str, data: Mapping[str, Any]) -> None:
@@ -75,7 +74,7 @@ class Keeper(Protocol):
 
 
 class DirectKeeper:
-    """Does steps and records nothing."""
+    """Does steps and records nothing. Notes what all of them came to, for whoever overrides `note`."""
 
     passing: tuple[type[BaseException], ...] = ()
 
@@ -84,15 +83,20 @@ class DirectKeeper:
         number = 1
         while True:
             try:
-                return Success(await attempt(number, place))
+                outcome = Success(await attempt(number, place))
+                break
             except ComponentSkipped as skipped:
-                return Skipped(skipped.reason)
+                outcome = Skipped(skipped.reason)
+                break
             except ComponentFailed as error:
                 delay_s = None if call.retry is None else call.retry.delay_after(number, error)
                 if delay_s is None:
-                    return component_failure(call.step_id, call.component, error)
+                    outcome = component_failure(call.step_id, call.component, error)
+                    break
                 await asyncio.sleep(delay_s)
                 number += 1
+        self.note(call.place, call.step_id, outcome)
+        return outcome
 
     def note(self, place: Place, step_id: str, outcome: Outcome) -> None:
         """Nobody asks."""

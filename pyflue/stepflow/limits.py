@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from types import TracebackType
 
 
 class Limit:
-    """Gives out places, the lowest order first."""
+    """Gives out places, the lowest order first.
+
+    Whoever holds one gives it back: `take` where one `is_free`, or else `wait`, and then `give_back`.
+    """
 
     __slots__ = ("_free", "_seq", "_waiting")
 
@@ -19,10 +21,6 @@ class Limit:
         self._free = places
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._seq = 0
-
-    def place(self, order: int) -> _Place:
-        """`async with limit.place(order):` holds a place."""
-        return _Place(self, order)
 
     @property
     def is_free(self) -> bool:
@@ -32,12 +30,18 @@ class Limit:
         """Take a free place."""
         self._free -= 1
 
-    def queue(self, order: int) -> asyncio.Future[None]:
-        """Done when a place has become this one's."""
+    async def wait(self, order: int) -> None:
+        """Take the place that the next one gives back."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._seq += 1
         heapq.heappush(self._waiting, (order, self._seq, turn))
-        return turn
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # It may have been given the place in the same moment.
+            if turn.done() and not turn.cancelled():
+                self.give_back()
+            raise
 
     def give_back(self) -> None:
         """Give a place to the next, or keep it."""
@@ -47,29 +51,3 @@ class Limit:
                 turn.set_result(None)
                 return
         self._free += 1
-
-
-class _Place:
-    __slots__ = ("_limit", "_order")
-
-    def __init__(self, limit: Limit, order: int) -> None:
-        self._limit = limit
-        self._order = order
-
-    async def __aenter__(self) -> None:
-        if self._limit.is_free:
-            self._limit.take()
-            return
-        turn = self._limit.queue(self._order)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            # It may have been given the place in the same moment.
-            if turn.done() and not turn.cancelled():
-                self._limit.give_back()
-            raise
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._limit.give_back()

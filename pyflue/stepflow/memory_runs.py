@@ -14,6 +14,7 @@ from typing import Any
 
 from ..clock import SystemClock, rfc3339, to_datetime
 from ..errors import EngineStopping, IdempotencyConflict, RunFinished, RunNotFinished, RunNotFound
+from ..ids import new_uuid
 from ..journal import RunStatus as JournalStatus
 from .backend import (
     ComponentsFound,
@@ -29,14 +30,12 @@ from .backend import (
     StepStatus,
     StepView,
     StoredFlow,
-    new_uuid,
-    start_by_parts,
 )
 from .batch import DEFAULT_CONCURRENCY, Batch, run_batch
 from .blobs import Blobs, MemoryShelves
 from .document import Flow
 from .failures import FlowStuck
-from .keeper import Attempt, DirectKeeper, Place, StepCall
+from .keeper import DirectKeeper, Place
 from .outcome import ErrorCode, Failed, Outcome, Skipped
 from .plugins.environment import Environment
 from .services import surround
@@ -57,9 +56,9 @@ class _Run:
     #: As it was stored, and with the run's overrides.
     flow: Flow
     patched: Flow
-    created_at: str
+    created_us: int
     status: RunStatus = RunStatus.RUNNING
-    completed_at: str | None = None
+    completed_us: int | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
     steps: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,12 +70,6 @@ class _Keeper(DirectKeeper):
 
     def __init__(self, steps: dict[str, Outcome]) -> None:
         self._steps = steps
-
-    async def perform(self, call: StepCall, attempt: Attempt) -> Outcome:
-        outcome = await DirectKeeper.perform(self, call, attempt)
-        if call.place.path == _FIRST:
-            self._steps[call.step_id] = outcome
-        return outcome
 
     def note(self, place: Place, step_id: str, outcome: Outcome) -> None:
         if place.path == _FIRST:
@@ -130,7 +123,7 @@ class MemoryBackend:
             return run_id
         if self._is_closed:
             raise EngineStopping
-        run = _Run(run_id=new_uuid(), new=new, flow=flow, patched=patched, created_at=_now())
+        run = _Run(run_id=new_uuid(), new=new, flow=flow, patched=patched, created_us=_now_us())
         self._runs[run.run_id] = run
         if key is not None:
             self._keys[key] = (new, run.run_id)
@@ -147,7 +140,13 @@ class MemoryBackend:
         return run.run_id
 
     async def start(self, new: NewRun, *, wait_s: float | None = None) -> StartedRun:
-        return await start_by_parts(self, new, wait_s=wait_s)
+        run_id = await self.submit(new)
+        if wait_s is None or not await self.wait(run_id, wait_s):
+            return StartedRun(run_id=run_id, status=RunStatus.RUNNING)
+        run = self._find(run_id)
+        return StartedRun(
+            run_id=run_id, status=run.status, outcome=run.outcomes.get(0) if len(new.inputs) == 1 else None
+        )
 
     async def _drive(self, run: _Run, batch: Batch) -> None:
         around = surround(
@@ -175,7 +174,7 @@ class MemoryBackend:
             has_failed = any(isinstance(outcome, Failed) for outcome in run.outcomes.values())
             run.status = RunStatus.FAILED if has_failed else RunStatus.COMPLETED
         finally:
-            run.completed_at = _now()
+            run.completed_us = _now_us()
             run.is_over.set()
 
     async def wait(self, run_id: str, timeout_s: float) -> bool:
@@ -241,7 +240,7 @@ class MemoryBackend:
         await asyncio.wait({run.task})
         if not run.status.is_final:
             run.status = RunStatus.CANCELLED  # it had not begun
-            run.completed_at = _now()
+            run.completed_us = _now_us()
             run.is_over.set()
         return _summary(run)
 
@@ -271,8 +270,12 @@ class MemoryBackend:
             self._keys.pop(key, None)
 
 
-def _now() -> str:
-    return rfc3339(to_datetime(SystemClock().now_us()))
+def _now_us() -> int:
+    return SystemClock().now_us()
+
+
+def _shown(us: int) -> str:
+    return rfc3339(to_datetime(us))
 
 
 def _summary(run: _Run) -> RunSummary:
@@ -290,8 +293,8 @@ def _summary(run: _Run) -> RunSummary:
             running=0 if run.status.is_final else left,
             cancelled=left if run.status is RunStatus.CANCELLED else 0,
         ),
-        created_at=run.created_at,
-        completed_at=run.completed_at,
+        created_at=_shown(run.created_us),
+        completed_at=None if run.completed_us is None else _shown(run.completed_us),
         root_run_id=run.run_id,
     )
 

@@ -11,7 +11,7 @@ journal nor HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Awaitable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,12 +76,13 @@ class Around:
 class FlowState:
     """What expressions look at: implements `expressions.State`."""
 
-    __slots__ = ("_variables", "input", "known", "steps")
+    __slots__ = ("_variables", "input", "known", "notes", "steps")
 
     def __init__(self, flow: Flow, input: Any, variables: Mapping[str, Any]) -> None:  # noqa: A002  (the field's name)
         self.input = input
         self.known = flow.by_id
         self.steps: dict[str, Outcome] = {}
+        self.notes: dict[Expression, Any] = {}
         self._variables = variables
 
     def variable(self, name: str) -> Success | None:
@@ -205,7 +206,8 @@ class FlowRun:
             if step_id not in self._asked:
                 self._asked.add(step_id)
                 asked.append(self._flow.by_id[step_id])
-        asked.sort(key=lambda step: -step.index)
+        if len(asked) > 1:
+            asked.sort(key=lambda step: -step.index)
         return asked
 
     def _needs(self, step: FlowStep | None) -> Set[str]:
@@ -250,36 +252,51 @@ class FlowRun:
     # Doing a step
 
     async def _do(self, step: FlowStep) -> list[FlowStep]:
+        """Do a step; the steps that can be done then."""
         if self._turns.is_over:
             await self._turns.next()
-        return self._settle(step, await self._outcome_of(step))
+        ready = self._prepared(step)
+        if isinstance(ready, tuple):
+            limit = self._limit
+            if limit.is_free:
+                limit.take()
+            else:
+                await limit.wait(self._order)
+            try:
+                outcome = await self._perform(step, *ready)
+            finally:
+                limit.give_back()
+            if isinstance(outcome, Failed):
+                outcome = self._handled(step, outcome)
+        else:
+            outcome = self._noted(step, ready)
+        return self._settle(step, outcome)
 
-    async def _outcome_of(self, step: FlowStep) -> Outcome:
+    def _prepared(self, step: FlowStep) -> tuple[Routed, Any] | Outcome:
+        """The component and its input; or what the step comes to without being performed."""
         keeper, place = self._around.keeper, self._place
         if step.skip_if is not None and _is_true(step.skip_if, self._state):
             keeper.tell(place, step.id, "step_skipped", {"reason": "skipIf"})
-            return self._noted(step, Skipped("skipIf"))
+            return Skipped("skipIf")
         given = step.input.evaluate(self._state)
         if step.input.joins:
             given = _weighed(given, f"input of step {step.id!r}")
         if not isinstance(given, Success):
             if isinstance(given, Skipped):
                 keeper.tell(place, step.id, "step_skipped", {"reason": given.reason or "a step that it needs was"})
-            return self._noted(step, given)
+            return given
         try:
             route = self._around.router.resolve(step.component, given.value)
         except ComponentFailed as error:
-            return self._noted(step, routing_failure(step.id, redacted(error, self._around.secrets)))
+            return routing_failure(step.id, redacted(error, self._around.secrets))
         if step.input.grows and route.plugin.is_composite(route.component):
             # Others write their input down, and find out by themselves.
             weighed = _weighed(given, f"input of step {step.id!r}")
             if weighed is not given:
-                return self._noted(step, weighed)
-        async with self._limit.place(self._order):
-            outcome = await self._perform(step, route, given.value)
-        return self._handled(step, outcome)
+                return weighed
+        return route, given.value
 
-    async def _perform(self, step: FlowStep, route: Routed, given: Any) -> Outcome:
+    def _perform(self, step: FlowStep, route: Routed, given: Any) -> Awaitable[Outcome]:
         around = self._around
         plugin, component = route.plugin, route.component
 
@@ -326,12 +343,10 @@ class FlowRun:
             if step.on_error.action is OnErrorAction.RETRY
             else None,
         )
-        return await around.keeper.perform(call, attempt)
+        return around.keeper.perform(call, attempt)
 
-    def _handled(self, step: FlowStep, outcome: Outcome) -> Outcome:
-        """What `onError` makes of an outcome."""
-        if not isinstance(outcome, Failed):
-            return outcome
+    def _handled(self, step: FlowStep, outcome: Failed) -> Outcome:
+        """What `onError` makes of a failure."""
         keeper, place = self._around.keeper, self._place
         match step.on_error.action:
             case OnErrorAction.USE_DEFAULT:

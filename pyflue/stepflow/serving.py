@@ -27,7 +27,14 @@ async def listening(backend: Backend, port: int, *, host: str = "127.0.0.1") -> 
     # Accepted sockets inherit it; without it small answers wait for the other side's acknowledgement.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
-        create_app(backend), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_S
+        create_app(backend),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_STOP_S,
     )
     server = uvicorn.Server(config)
     async with asyncio.TaskGroup() as group:

@@ -110,7 +110,8 @@ class PythonPlugin:
             # In a process of its own it would end that; this one is not the component's.
             raise ComponentFailed(f"The component ended with sys.exit({error.code!r}).") from error
         finally:
-            await link.close()
+            if isinstance(link, _Link):
+                await link.close()
         answered = _read_answer(said)
         if answered.error is not None:
             raise failure_of(RpcError(answered.error.code, answered.error.message, answered.error.data))
@@ -131,9 +132,6 @@ class _NoLink:
 
     def send(self, message: bytes) -> None:
         raise AssertionError("there is no context to ask through")
-
-    async def close(self) -> None:
-        """Nothing was asked."""
 
 
 class _Link:

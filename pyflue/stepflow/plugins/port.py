@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+import msgspec
+
 from ..outcome import Failed, Outcome
 
 
@@ -102,6 +104,14 @@ class RunServices(Protocol):
         """
         ...
 
+    async def stored_flow(self, flow_id: str) -> Any:
+        """A stored flow, for `run_flows`; it is read once, however often it is asked for.
+
+        Raises:
+            ValueError: not an id, or not a flow; LookupError: there is no such blob.
+        """
+        ...
+
     async def run_flows(
         self,
         flow: Any,
@@ -180,8 +190,7 @@ class RunServices(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComponentCall:
+class ComponentCall(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one step."""
 
     #: As the route gives it to the plugin, with a leading `/`.

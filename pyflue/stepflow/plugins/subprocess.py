@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from ... import codec
 from ...errors import InvalidJson, TooDeep
 from .. import protocol
@@ -73,7 +75,7 @@ class SubprocessPlugin:
                     raise
                 if is_again or self._upkeep.is_closed:
                     raise protocol.crashed(self._name, story, served.process.last_words()) from error
-                call, is_again = replace(call, attempt=call.attempt + 1), True
+                call, is_again = msgspec.structs.replace(call, attempt=call.attempt + 1), True
                 call.services.begin_again()
             else:
                 self._upkeep.has_worked()

@@ -119,15 +119,15 @@ class Dispatcher:
 
     async def run_async(self, call: Call, link: Link) -> bytes:
         """The answer of a component that is a coroutine function. If this is cancelled, so is the component."""
-        from asyncio import CancelledError, current_task
+        import asyncio
 
         try:
             value, more = self._arguments(call, link)
             return self._returned(call, await call.entry.function(value, **more))
         except SystemExit:
             raise
-        except CancelledError as error:
-            task = current_task()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             return _failed(call, error)  # the component has raised it

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyflue.ids import new_ulid
-from pyflue.stepflow.backend import new_uuid, ulid_of, uuid_of
+from pyflue.ids import new_ulid, new_uuid
+from pyflue.stepflow.backend import ulid_of, uuid_of
 
 
 def test_new_ids_are_uuids_of_version_7_with_the_time_in_front() -> None:
