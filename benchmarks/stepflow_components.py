@@ -15,6 +15,11 @@ def add_one(input: dict[str, Any]) -> dict[str, Any]:  # noqa: A002  (the word o
     return {"n": input["n"] + 1}
 
 
+@server.component(blocking=False)
+def add_one_at_once(input: dict[str, Any]) -> dict[str, Any]:  # noqa: A002  (as above)
+    return {"n": input["n"] + 1}
+
+
 @server.component
 async def add_one_async(input: dict[str, Any]) -> dict[str, Any]:  # noqa: A002  (as above)
     return {"n": input["n"] + 1}

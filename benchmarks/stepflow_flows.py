@@ -91,7 +91,11 @@ def cases(*, with_here: bool = False) -> dict[str, Case]:
     message = {"messages": [{"role": "user", "content": "hello"}]}
     here = {
         name: Case(flow=chain(f"/here/{component}"), input={"n": 0}, expected={"n": CHAIN}, runs=300, runs_at_8=1600)
-        for name, component in (("here_chain_20", "add_one"), ("here_async_chain_20", "add_one_async"))
+        for name, component in (
+            ("here_chain_20", "add_one"),
+            ("here_at_once_chain_20", "add_one_at_once"),
+            ("here_async_chain_20", "add_one_async"),
+        )
     }
     return {
         "python_chain_20": Case(

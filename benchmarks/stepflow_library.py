@@ -33,8 +33,9 @@ ORIGINAL_VERSION = "0.13.0"
 #: How many times as fast ours has to be: ours and which case, theirs, the factor.
 BUDGETS = (
     ("memory.python_chain_20", "python_chain_20", 10.0),
-    # A component that is no coroutine function is run in a thread, which costs more than all the rest of a step.
+    # A plain function that may block is run in a thread, which costs more than all the rest of a step.
     ("memory.here_async_chain_20", "python_chain_20", 50.0),
+    ("memory.here_at_once_chain_20", "python_chain_20", 50.0),
     ("memory.noop_1", "noop_1", 0.5),
 )
 _HERE = Path(__file__).parent

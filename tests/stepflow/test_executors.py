@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -45,6 +46,21 @@ def look(key: str, context: StepflowContext) -> bool:
     return key == "k" and context.step_id == "look"
 
 
+@server.component(name="thread")
+def thread_of(input: Any) -> str:  # noqa: A002  (the word of the SDK)
+    return threading.current_thread().name
+
+
+@server.component(name="loop", blocking=False)
+def loop_of(input: Any) -> str:  # noqa: A002  (as above)
+    return threading.current_thread().name
+
+
+@server.component(blocking=False)
+def broken(input: Any) -> str:  # noqa: A002  (as above)
+    raise ValueError("no such parcel")
+
+
 @pytest.fixture
 async def runtime() -> AsyncIterator[StepflowRuntime]:
     async with await StepflowRuntime.start_async(port=0, servers={"shop": server}) as started:
@@ -85,3 +101,17 @@ async def test_a_failed_flow_is_a_result_with_a_plain_code_and_its_run_is_in_the
     assert error is not None
     assert (repr(error.code), error.message.partition(":")[0]) == ("500", 'step "a" failed')
     assert [entry.message for entry in runtime.get_recent_logs() if entry.run_id == run_id] == [f"run {run_id} failed"]
+
+
+async def test_a_plain_function_that_never_waits_is_called_where_the_flow_runs(runtime: StepflowRuntime) -> None:
+    steps = [{"id": name, "component": f"/shop/{name}", "input": {}} for name in ("thread", "loop")]
+    flow = {"steps": steps, "output": {"thread": {"$step": "thread"}, "loop": {"$step": "loop"}}}
+    result = await runtime.run(flow, {})
+    assert result.output == {"thread": "stepflow component", "loop": "stepflow runtime"}
+
+
+async def test_what_such_a_function_raises_fails_its_step(runtime: StepflowRuntime) -> None:
+    flow = {"steps": [{"id": "one", "component": "/shop/broken", "input": {}}], "output": {"$step": "one"}}
+    result = await runtime.run(flow, {})
+    assert result.error is not None
+    assert "no such parcel" in result.error.message

@@ -1,7 +1,7 @@
 """The plugin of type `python`: a `StepflowServer` whose components run in this process, without a transport.
 
 `{type: python, server: "my_components:server"}` in a config, or a server handed to `StepflowRuntime`. Coroutine
-functions run on the event loop of the flow, plain functions in threads. What a component gets, may ask and is told is
+functions run on the event loop of the flow, plain functions in threads unless they say that they never wait. What a component gets, may ask and is told is
 the same as over stdio; only its process is not one of its own, so one that ends or blocks it harms all others.
 """
 
@@ -104,8 +104,10 @@ class PythonPlugin:
         try:
             if entry.is_async:
                 said = await self._dispatcher.run_async(asked, link)
-            else:
+            elif entry.is_blocking:
                 said = await self._threads.call(self._dispatcher.run, asked, link)
+            else:
+                said = self._dispatcher.run(asked, link)
         except SystemExit as error:
             # In a process of its own it would end that; this one is not the component's.
             raise ComponentFailed(f"The component ended with sys.exit({error.code!r}).") from error

@@ -34,13 +34,20 @@ class ComponentEntry:
         "input_shape",
         "input_type",
         "is_async",
+        "is_blocking",
         "name",
         "output_type",
         "path_types",
     )
 
     def __init__(
-        self, name: str, function: Callable[..., Any], description: str | None, known: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        function: Callable[..., Any],
+        description: str | None,
+        known: Mapping[str, Any] | None = None,
+        *,
+        is_blocking: bool = True,
     ) -> None:
         self.name = name
         self.function = function
@@ -60,6 +67,8 @@ class ComponentEntry:
             raise TypeError(f"The input of component {name} cannot be read from JSON: {error}") from error
         called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+        #: Whether it needs a thread where there is an event loop.
+        self.is_blocking = is_blocking and not self.is_async
         self._input_schema: Schema | msgspec.UnsetType | None = msgspec.UNSET
         self._output_schema: Schema | msgspec.UnsetType | None = msgspec.UNSET
 

@@ -198,6 +198,8 @@ class StepflowHttpServer:
         try:
             if call.entry.is_async:
                 return await self._dispatcher.run_async(call, stream)
+            if not call.entry.is_blocking:
+                return self._dispatcher.run(call, stream)
             return await self._threads.call(self._dispatcher.run, call, stream)
         except SystemExit as stop:
             # A component over HTTP serves many, so it does not end for all of them.

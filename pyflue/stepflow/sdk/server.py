@@ -30,17 +30,23 @@ class StepflowServer:
     def component(self, func: _Function, /) -> _Function: ...
     @overload
     def component(
-        self, func: None = None, *, name: str | None = None, description: str | None = None
+        self, func: None = None, *, name: str | None = None, description: str | None = None, blocking: bool = True
     ) -> Callable[[_Function], _Function]: ...
     def component(
-        self, func: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None
+        self,
+        func: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        blocking: bool = True,
     ) -> Callable[..., Any]:
         """Make a function a component: `@server.component` or `@server.component(name="core/{*path}")`.
 
         The first parameter is the input, by its annotation; the annotation of the result is the output. A parameter
         called `context` gets the `StepflowContext`, and parameters in the name are given by their names. Without
         `name` it is that of the function, without `description` its docstring. Plain functions run in threads of their
-        own, so they may block.
+        own, so they may block; one that is short and never waits says `blocking=False` and is called where an event
+        loop is, which in the process of the flow is several times as fast.
 
         Raises:
             TypeError: the function does not take what it is given, or a type has no JSON form.
@@ -48,11 +54,11 @@ class StepflowServer:
         """
         known = names_around(2)
         if func is not None:
-            self._add(func, name, description, known)
+            self._add(func, name, description, known, blocking)
             return func
 
         def decorate(function: _Function) -> _Function:
-            self._add(function, name, description, known)
+            self._add(function, name, description, known, blocking)
             return function
 
         return decorate
@@ -132,6 +138,9 @@ class StepflowServer:
             self, host, port, workers=workers, backlog=backlog, timeout_keep_alive=timeout_keep_alive
         ).run()
 
-    def _add(self, function: Callable[..., Any], name: str | None, description: str | None, known: Any) -> None:
+    def _add(
+        self, function: Callable[..., Any], name: str | None, description: str | None, known: Any, is_blocking: bool
+    ) -> None:
         path = component_name(name, function)
-        self.components.add(ComponentEntry(path, function, description or description_of(function), known))
+        described = description or description_of(function)
+        self.components.add(ComponentEntry(path, function, described, known, is_blocking=is_blocking))

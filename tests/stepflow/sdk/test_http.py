@@ -128,6 +128,11 @@ def test_a_plain_function_with_a_context_answers_by_events_too(server: HttpServe
         assert [event["result"]["output"] for event in events(response)] == [{"thread": True, "run_id": "run-1"}]
 
 
+def test_a_function_that_never_waits_needs_no_thread(server: HttpServer) -> None:
+    with server.post(execute("/see_at_once", None)) as response:
+        assert [event["result"]["output"] for event in events(response)] == [{"thread": False, "run_id": "run-1"}]
+
+
 def test_notifications_and_answers_are_accepted_without_a_body(server: HttpServer) -> None:
     for message in (
         {"jsonrpc": "2.0", "method": "initialized", "params": {}},

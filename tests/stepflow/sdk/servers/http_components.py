@@ -35,6 +35,11 @@ def block_and_see(input: Any, context: StepflowContext) -> Any:
     return {"thread": threading.current_thread() is not threading.main_thread(), "run_id": context.run_id}
 
 
+@server.component(blocking=False)
+def see_at_once(input: Any, context: StepflowContext) -> Any:
+    return {"thread": threading.current_thread() is not threading.main_thread(), "run_id": context.run_id}
+
+
 @server.component
 async def endless(input: Any) -> Any:
     try:
