@@ -25,6 +25,7 @@ from . import (
     http_series,
     machine,
     neighbours,
+    stepflow_library,
     three_steps,
     waiting,
 )
@@ -54,7 +55,9 @@ _QUICK = _Size(rounds=1, seconds=3.0, command_times=4, events=20_000, waiting=2_
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what PyFlue costs.")
-    parser.add_argument("--quick", action="store_true", help="a minute instead of six; figures for orientation only")
+    parser.add_argument(
+        "--quick", action="store_true", help="two minutes instead of eight; figures for orientation only"
+    )
     parser.add_argument(
         "--without-previous", action="store_true", help="leave pyflue 0.2.0 and the originals of dialects out"
     )
@@ -90,6 +93,9 @@ def main() -> None:
         ),
         "graphs": lambda: flowgram_library.measure(
             rounds=size.rounds, seconds=size.seconds / 3, with_original=not options.without_previous
+        ),
+        "flows": lambda: stepflow_library.measure(
+            rounds=size.rounds, which=stepflow_library.OURS if options.without_previous else ()
         ),
         "children": lambda: _child("children", "--seconds", str(size.seconds / 3)),
         "agents": lambda: _child("agents", "--prompts", str(size.prompts)),

@@ -112,6 +112,37 @@ BUDGETS: Sequence[Budget] = (
         at_most=16,
         unit="bytes",
     ),
+    Budget(
+        what="flows, 20 components over stdio, in memory: stepflow 0.13.0 / ours",
+        figure=_ratio("stepflow.original.python_chain_20.p50_ms", "stepflow.memory.python_chain_20.p50_ms"),
+        at_least=10,
+    ),
+    Budget(
+        what="flows, 20 async components in process: stepflow 0.13.0 over its worker / ours",
+        figure=_ratio("stepflow.original.python_chain_20.p50_ms", "stepflow.memory.here_async_chain_20.p50_ms"),
+        at_least=50,
+    ),
+    Budget(
+        what="flows, 20 plain components in process that never wait: stepflow 0.13.0 over its worker / ours",
+        figure=_ratio("stepflow.original.python_chain_20.p50_ms", "stepflow.memory.here_at_once_chain_20.p50_ms"),
+        at_least=50,
+    ),
+    Budget(
+        what="flows, a built-in step, in memory: stepflow 0.13.0's Rust server / ours",
+        figure=_ratio("stepflow.original.noop_1.p50_ms", "stepflow.memory.noop_1.p50_ms"),
+        at_least=0.5,
+    ),
+    Budget(
+        what="flows, 20 built-in steps, in memory: stepflow 0.13.0's Rust server / ours",
+        figure=_ratio("stepflow.original.noop_chain_20.p50_ms", "stepflow.memory.noop_chain_20.p50_ms"),
+        at_least=0.5,
+    ),
+    Budget(
+        what="flows, 100 components that sleep for 200 ms at once, journaled",
+        figure=_figure("stepflow.journal.fan_out_100.p50_ms"),
+        at_most=300,
+        unit="ms",
+    ),
     Budget(what="import pyflue", figure=_figure("command.ours.import_ms"), at_most=40, unit="ms"),
     Budget(what="pyflue --help", figure=_figure("command.ours.help_ms"), at_most=150, unit="ms"),
     Budget(what="pyflue run echo", figure=_figure("command.ours.run_ms"), at_most=200, unit="ms"),
