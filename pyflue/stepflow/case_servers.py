@@ -266,8 +266,15 @@ def _failed(plan: ServerPlan, process: Process, problem: str) -> ServerFailed:
 
 
 async def _stop(process: Process, stop_s: float) -> None:
-    if not process.is_over:
-        # Unlike a component server it may not look at its standard input, whose end would be the first sign.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGTERM)
-    await process.stop(stop_s)
+    # Unlike a component server it may not look at its standard input, whose end would be the first sign. Its time is
+    # for this sign: it is not given as much again for each further one.
+    try:
+        if not process.is_over:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(stop_s):
+                    while not process.is_over:  # noqa: ASYNC110  (it has no event for that)
+                        await asyncio.sleep(_LOOK_S)
+    finally:
+        await process.stop(0)

@@ -1,8 +1,9 @@
 """The plugin of type `python`: a `StepflowServer` whose components run in this process, without a transport.
 
 `{type: python, server: "my_components:server"}` in a config, or a server handed to `StepflowRuntime`. Coroutine
-functions run on the event loop of the flow, plain functions in threads unless they say that they never wait. What a component gets, may ask and is told is
-the same as over stdio; only its process is not one of its own, so one that ends or blocks it harms all others.
+functions run on the event loop of the flow, plain functions in threads unless they say that they never wait. What a
+component gets, may ask and is told is the same as over stdio; only its process is not one of its own, so one that ends
+or blocks it harms all others.
 """
 
 from __future__ import annotations

@@ -247,15 +247,19 @@ async def test_ten_steps_of_a_run_are_in_flight_if_nobody_says_anything_else() -
 
 
 async def test_the_items_of_a_map_run_at_once_unless_it_has_a_limit() -> None:
-    async def one(value: Any) -> Any:
-        await asyncio.sleep(0)
-        return value
+    def waiting_for(others: asyncio.Barrier) -> Functions:
+        async def one(value: Any) -> Any:
+            async with asyncio.timeout(5):
+                await others.wait()
+            return value
+
+        return Functions(one=one)
 
     inner = {"steps": [step("one", "/one", input={"$input": None})], "output": {"$step": "one"}}
-    given = {"workflow": {"$literal": inner}, "items": list(range(40))}
+    given = {"workflow": {"$literal": inner}, "items": list(range(39))}
     most: list[int] = []
-    for more in ({}, {"max_concurrency": 3}):
-        functions = Functions(one=one)
+    for more, at_once in (({}, 39), ({"max_concurrency": 3}, 3)):
+        functions = waiting_for(asyncio.Barrier(at_once))
         flow = {
             "steps": [step("m", "/builtin/map", input={**given, **more})],
             "output": {"$step": "m", "path": "failed"},
@@ -263,7 +267,7 @@ async def test_the_items_of_a_map_run_at_once_unless_it_has_a_limit() -> None:
         assert await run(flow, functions=functions) == Success(0)
         most.append(functions.most)
 
-    assert most == [40, 3]
+    assert most == [39, 3]
 
 
 async def test_a_step_that_fails_is_tried_three_times_more_and_the_last_error_stands() -> None:
