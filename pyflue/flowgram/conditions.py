@@ -51,6 +51,8 @@ RULES: Mapping[str, Mapping[str, str]] = {
 UNARY = frozenset({"is_empty", "is_not_empty", "is_true", "is_false"})
 OPERATORS = frozenset(name for rules in RULES.values() for name in rules)
 
+#: Types whose nulls are neither equal to anything nor different from it.
+_COMPARED = frozenset({"number", "integer", "date-time"})
 _NOTHING = Variable(None, "null")
 
 
@@ -118,24 +120,27 @@ def _is_empty(value: Any) -> bool:
 
 def _binary(operator: str, left: Variable, right: Any) -> bool:
     value = left.value
-    if left.type == "boolean" and value is None:
-        value = False
-    if left.type in ("number", "integer") and value is None and operator not in ("in", "nin"):
+    if left.type == "boolean":
+        value, right = False if value is None else value, False if right is None else right
+    if left.type in _COMPARED and value is None:
         return False
     if operator in ("in", "nin"):
-        found = (
-            any(_same(value, item) for item in cast("Sequence[Any]", right))
-            if isinstance(right, (list, tuple))
-            else False
-        )
+        items: Any = () if right is None else right
+        if not isinstance(items, (list, tuple)):
+            raise _incomparable(operator, value, right)
+        found = any(_same(value, item) for item in cast("Sequence[Any]", items))
         return found is (operator == "in")
     if operator in ("contains", "not_contains"):
         found = isinstance(value, str) and isinstance(right, str) and right in value
-        return found is (operator == "contains")
+        return isinstance(right, str) and found is (operator == "contains")
     if left.type == "date-time":
+        if right is None:
+            return False
         value, right = _comparable(value, right)
     if operator in ("eq", "neq"):
-        return _same(value, right) is (operator == "eq")
+        # Two texts that are not there are not the same.
+        found = _same(value, right) and not (left.type == "string" and value is None)
+        return found is (operator == "eq")
     if value is None or right is None:
         return False
     try:
@@ -149,8 +154,12 @@ def _binary(operator: str, left: Variable, right: Any) -> bool:
             case _:
                 return bool(value <= right)
     except TypeError:
-        kinds = f"{type(value).__name__} and {type(right).__name__}"
-        raise NodeError(f'Condition operator "{operator}" cannot compare {kinds}') from None
+        raise _incomparable(operator, value, right) from None
+
+
+def _incomparable(operator: str, one: Any, other: Any) -> NodeError:
+    kinds = f"{type(one).__name__} and {type(other).__name__}"
+    return NodeError(f'Condition operator "{operator}" cannot compare {kinds}')
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -26,6 +26,9 @@ GLOBAL = "global"
 #: Where the variables of a loop's iteration are: `<loop id>_locals`.
 LOCALS = "_locals"
 
+#: Where a node is drawn if nothing says so.
+_ORIGIN: Mapping[str, Any] = {"x": 0, "y": 0}
+
 VARIABLE_TYPES = frozenset({"string", "integer", "number", "boolean", "object", "array", "map", "date-time", "null"})
 
 
@@ -57,15 +60,31 @@ class Node:
         "incoming",
         "level",
         "outgoing",
+        "owner",
         "parent",
+        "position",
         "type",
     )
 
-    def __init__(self, node_id: str, type_: str, data: Mapping[str, Any], parent: Node | None) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        type_: str,
+        data: Mapping[str, Any],
+        *,
+        parent: Node | None = None,
+        owner: Node | None = None,
+        position: Mapping[str, Any] = _ORIGIN,
+    ) -> None:
         self.id = node_id
         self.type = type_
         self.data = data
+        #: The loop that it is inside of, or else the graph itself, as a node of the type `root`.
         self.parent = parent
+        #: The loop that it is inside of; None if it is in none.
+        self.owner = owner
+        #: Where it is drawn.
+        self.position = position
         self.outgoing: list[Edge] = []
         self.incoming: list[Edge] = []
         #: The nodes inside of it, for loops.
@@ -79,11 +98,6 @@ class Node:
         """Its title, or else its id."""
         title = self.data.get("title")
         return title if isinstance(title, str) and title else self.id
-
-    @property
-    def position(self) -> Mapping[str, Any]:
-        """Nodes are not moved while they run; the editor knows where they are."""
-        return {"x": 0, "y": 0}
 
     @property
     def declare(self) -> Mapping[str, Any]:
@@ -247,9 +261,11 @@ class _Reading:
         self.nodes: dict[str, Node] = {}
         self.malformed: list[str] = []
         self.problems: list[str] = []
+        #: Above all nodes; it is none of them.
+        self._top = Node("root", "root", {})
 
     def read(self, whole: Mapping[str, Any]) -> Level:
-        root = Level(None)
+        root = self._top.level = Level(None)
         edges: list[tuple[Level, str, Any]] = []
         waiting: list[tuple[Level, str, Any, Any]] = [(root, "", whole.get("nodes", ()), whole.get("edges", ()))]
         while waiting:
@@ -286,7 +302,14 @@ class _Reading:
         if not isinstance(data, Mapping):
             self.malformed.append(f"{where}Node data must be an object (node id={node_id!r})")
             return None
-        node = Node(node_id, type_, cast("Mapping[str, Any]", data), level.owner)
+        node = Node(
+            node_id,
+            type_,
+            cast("Mapping[str, Any]", data),
+            parent=level.owner or self._top,
+            owner=level.owner,
+            position=as_object(as_object(fields.get("meta")).get("position")) or _ORIGIN,
+        )
         if node_id in self.nodes:
             self.problems.append(f"Node id {node_id!r} is used more than once")
         else:

@@ -89,6 +89,13 @@ class _Refused(Exception):
         self.detail = detail
 
 
+class _Misshapen(_Refused):
+    """JSON that has not the shape of a graph; in a tRPC batch it is the trouble of one call."""
+
+    def __init__(self, error: GraphMalformed) -> None:
+        super().__init__(400, f"Invalid workflow schema: {error}")
+
+
 class _Endpoint:
     """A handler as the ASGI application that a route wants; refusals become answers."""
 
@@ -208,7 +215,7 @@ class _Api:
         try:
             return {"result": {"data": await self._procedures[name](payload, None)}}
         except _Refused as refused:
-            if refused.status == 400:
+            if refused.status == 400 and not isinstance(refused, _Misshapen):
                 raise
             return _error(str(refused))
         except PyFlueError as error:
@@ -253,20 +260,25 @@ async def _read_graph(text: str) -> Document:
     try:
         return await read_graph(text)
     except GraphMalformed as error:
-        raise _Refused(400, f"Invalid workflow schema: {error}") from error
+        raise _Misshapen(error) from error
     except ValueError as error:
         raise _Refused(400, f"Invalid schema JSON: {is_json(text) or error}") from error
 
 
 def _task_id(given: Fields) -> str:
     task_id = given.get("taskID")
+    if "taskID" not in given:
+        raise _Refused(422, [_problem("missing", ["body", "taskID"], "Field required")])
     if not isinstance(task_id, str):
-        raise _Refused(422, [_problem("missing", ["taskID"], "Field required")])
+        raise _Refused(422, [_problem("string_type", ["body", "taskID"], "Input should be a valid string")])
     return task_id
 
 
 def _query(request: Request) -> Fields:
-    return dict(request.query_params)
+    fields = dict(request.query_params)
+    if "taskID" not in fields:
+        raise _Refused(422, [_problem("missing", ["query", "taskID"], "Field required")])
+    return fields
 
 
 def _fields(value: Any) -> Fields:

@@ -166,13 +166,13 @@ class _Writing:
             self._mark(node, WorkflowStatus.Failed, at, at)
             self._add_snapshot(f"{node.id}/failed", node, {"inputs": {}, "outputs": {}, "branch": None}, text)
             self._say(node.id, "error", text, at)
-        loop = node.parent
+        loop = node.owner
         while loop is not None:
             self._mark(loop, WorkflowStatus.Failed, self._spans[loop.id].start_ms if loop.id in self._spans else at, at)
             text = "Loop block execute error"
             self._add_snapshot(f"{loop.id}/failed", loop, {"inputs": {}, "outputs": {}, "branch": None}, text)
             self._say(loop.id, "error", text, at)
-            loop = loop.parent
+            loop = loop.owner
 
     def _mark(self, node: Node, status: WorkflowStatus, start_ms: int, end_ms: int | None) -> None:
         span = self._spans.get(node.id)

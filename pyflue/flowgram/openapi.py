@@ -134,7 +134,7 @@ def _trpc(operation_id: str) -> Json:
         ],
         "responses": {
             "200": _reply('`{"result": {"data": …}}` or `{"error": …}`; a list of those for a batch.', {}),
-            "400": _refusal("The input is no JSON, or a graph has not the shape of one."),
+            "400": _refusal("The input, or the text of a graph in it, is no JSON."),
             "404": _refusal("There is no such procedure."),
             "405": _refusal("The procedure changes something and needs POST."),
         },

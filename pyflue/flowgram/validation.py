@@ -95,7 +95,7 @@ def _check_cycle(level: Level, errors: list[str]) -> None:
 def _check_node(node: Node, types: Collection[str], errors: list[str], warnings: list[str]) -> None:
     if node.type in DRAWN_ONLY and not node.incoming:
         return
-    inside = node.parent is not None
+    inside = node.owner is not None
     if node.type not in types:
         errors.append(f"Node {node.id!r} has an unknown type {node.type!r}: No executor found for it")
     elif node.type in (_OUTSIDE if inside else _INSIDE):

@@ -51,7 +51,7 @@ def levels(
             incoming[target].append((name, not is_choice or number == 0))
         if name == entry:
             continue
-        if not is_choice and depth < 1 and draw(st.integers(0, 3)) == 0:
+        if not is_choice and depth < 2 and draw(st.integers(0, 3)) == 0:
             body, body_lines, counts = draw(levels(f"{name}_", f"{name}_bs", f"{name}_be", depth + 1))
             turns = draw(st.integers(0, 3))
             everything = [node(f"{name}_bs", "block-start"), *body, node(f"{name}_be", "block-end")]

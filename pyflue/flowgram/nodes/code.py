@@ -37,6 +37,14 @@ import json as _json
 _value = {call}
 f"{{_json.dumps(_value, ensure_ascii=False, allow_nan=False)}}"[:{most}]
 """
+#: Modules that scripts of flowgram-runtime use without an import, and how they come to have them here.
+_OFFERED = re.compile(r"\b(?:math|random)\b")
+_OFFER = """
+try:
+    {name}
+except NameError:
+    import {name}
+"""
 #: How many scripts run at once; more wait.
 WORKERS = 4
 _MAIN = re.compile(r"^(?:(?P<is_async>async\s+)?def\s+main\b|main\s*(?::[^=\n]*)?=)", re.MULTILINE)
@@ -58,7 +66,8 @@ async def execute_code(call: Call) -> ExecutionResult:
         raise NodeError("Code execution failed: main function is required in the script")
     timeout_s = _limit(fields.get("timeoutMs"), 1000, TIMEOUT_S, TIMEOUT_S, "timeoutMs")
     memory = _limit(fields.get("memoryMb"), 1 / 1024**2, MEMORY_BYTES, _MOST_MEMORY_BYTES, "memoryMb")
-    last = _LAST.format(call="await main(p)" if found["is_async"] else "main(p)", most=LIMIT_CHARS + 1)
+    last = "".join(_OFFER.format(name=name) for name in sorted(set(_OFFERED.findall(content))))
+    last += _LAST.format(call="await main(p)" if found["is_async"] else "main(p)", most=LIMIT_CHARS + 1)
     script_run = _ScriptRun(f"{content}\n{last}", {"params": call.inputs}, timeout_s, int(memory))
     value = await script_run.wait()
     printed = script_run.printed()
