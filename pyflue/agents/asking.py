@@ -22,9 +22,10 @@ from ..engine.live import LiveTurn
 from ..engine.waits import pause
 from ..errors import BudgetExceeded, ModelError, ModelFailed
 from ..journal import Attached, EventType, NewStep, Step, StepStatus
-from .content import Block, Message, Text, ToolUse, Usage
+from .content import Block, Message, ToolUse, Usage
 from .models.port import Model, ModelReply, ModelRequest, StopReason, TextDelta
 from .operations import Operation
+from .redaction import LiveRedactor, redacted_block, restored_uses, secrets_in
 from .silence import Silence
 
 _FIRST_PAUSE_S = 1.0
@@ -41,8 +42,9 @@ class Asked:
 
     call: Call
     turn_id: str
+    #: As the model said it: its tools get what it wrote, even if that holds secrets, which no record does.
     message: Message
-    #: The message's text.
+    #: The message's text, without secrets.
     text: str
     stop_reason: StopReason
     model: str
@@ -106,6 +108,9 @@ class _Turn:
         self._call = call
         self._model = model
         self._request = request
+        secrets = operation.secrets
+        if secrets:
+            said = tuple(redacted_block(block, secrets) for block in said)
         self._said = Message("user", said) if said else None
         self._purpose = purpose
         self._is_kept = is_kept
@@ -126,6 +131,10 @@ class _Turn:
         text = message.text
         if self._on_text is not None:
             self._on_text(text)
+        if hidden := value.get("secrets"):
+            # The tools get what the model wrote: its names for secrets are in the record only.
+            known = self._operation.secrets
+            message = restored_uses(message, {name: known[name] for name in hidden if name in known})
         return self._asked(message, text, stop_reason, value["model"])
 
     async def run(self) -> Asked:
@@ -185,7 +194,7 @@ class _Turn:
             except TimeoutError:
                 if not limit.expired():
                     raise
-                raise BudgetExceeded("max_seconds", left_s, left_s, operation.meter.whose) from None
+                raise operation.meter.out_of_time() from None
 
     async def _read(self, live: LiveTurn | None) -> ModelReply:
         idle_s = self._operation.session.settings.idle_timeout_s
@@ -200,6 +209,8 @@ class _Turn:
             thinking=self._request.thinking,
             output_schema=self._request.output_schema,
         )
+        secrets = self._operation.secrets
+        redactor = LiveRedactor(secrets) if secrets else None
         reply: ModelReply | None = None
         silence = Silence(idle_s, max(_LONGEST_TURN_S, idle_s))
         stream = self._model.stream(request)
@@ -208,12 +219,11 @@ class _Turn:
                 async for item in stream:
                     silence.heard()
                     if isinstance(item, TextDelta):
-                        if live is not None:
-                            live.add(item.text)
-                        if self._on_text is not None:
-                            self._on_text(item.text)
+                        self._show(live, item.text if redactor is None else redactor.add(item.text))
                     elif isinstance(item, ModelReply):
                         reply = item
+                        if redactor is not None:
+                            self._show(live, redactor.end())
         except TimeoutError:
             if not silence.is_over:
                 raise
@@ -232,13 +242,23 @@ class _Turn:
             raise ModelFailed(f"Model {self._model.id} broke its answer off.", is_retryable=True)
         return reply
 
+    def _show(self, live: LiveTurn | None, text: str) -> None:
+        if not text:
+            return  # all of it is held back
+        if live is not None:
+            live.add(text)
+        if self._on_text is not None:
+            self._on_text(text)
+
     async def _complete(self, reply: ModelReply, seconds: float) -> Asked:
         operation, calls = self._operation, self._calls
         session = operation.session
         usage = session.priced(reply.usage, self._model, reply.model)
         operation.meter.add(usage, seconds=seconds)
-        message = Message("assistant", tuple(_redacted(block, operation) for block in reply.blocks))
-        text = message.text
+        message = said = Message("assistant", tuple(reply.blocks))
+        if secrets := operation.secrets:
+            message = Message("assistant", tuple(redacted_block(block, secrets) for block in reply.blocks))
+        text = operation.redact(message.text)
         value: dict[str, Any] = {
             "model": reply.model,
             "stop_reason": reply.stop_reason.value,
@@ -247,6 +267,8 @@ class _Turn:
         }
         if reply.request_id is not None:
             value["request_id"] = reply.request_id
+        if secrets and (hidden := secrets_in([use.input for use in said.tool_uses], secrets)):
+            value["secrets"] = [*hidden]
         is_kept = self._is_kept and reply.stop_reason is not StopReason.REFUSAL
         # Of an empty answer what was said is kept: the next turn builds on it.
         kept = [part for part in (self._said, message) if part is not None and part.blocks] if is_kept else []
@@ -266,7 +288,7 @@ class _Turn:
             text=text,
             tool_calls=[{"tool_call_id": use.id, "tool": use.name} for use in message.tool_uses],
         )
-        asked = self._asked(message, text, reply.stop_reason, reply.model)
+        asked = self._asked(said, text, reply.stop_reason, reply.model)
         events = [calls.event(EventType.TURN, told)]
         also = None
         if self._answer is not None and (answered := self._answer(asked)) is not None:
@@ -327,10 +349,6 @@ class _Turn:
 def _turn_id(operation: Operation, call: Call) -> str:
     """The turn's id: the operation's, and which of its turns it is."""
     return operation.operation_id + call.key.removeprefix(operation.call.key)
-
-
-def _redacted(block: Block, operation: Operation) -> Block:
-    return Text(operation.redact(block.text)) if isinstance(block, Text) and operation.secrets else block
 
 
 def _joined(messages: Sequence[Message], said: Message) -> Sequence[Message]:

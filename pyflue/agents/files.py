@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from ..engine import RequestInfo
+from ..engine.threads import run_in_own_thread
 from ..errors import AgentInvalid, AgentNotFound, WorkflowInvalid, WorkflowNotFound
 from ..settings import AGENT_FOLDERS, FILE_NAME
 from ..workflows import Catalog, Diagnostic, Dialect, Loader, Source
@@ -50,7 +51,7 @@ class AgentRequest:
     request: RequestInfo | None
 
 
-#: Returns None or True for yes and False for no; what it raises is a no with a reason.
+#: Returns None or True for yes and False for no; what it raises is a no with a reason. A plain function gets a thread.
 Authorize: TypeAlias = Callable[[AgentRequest], bool | Awaitable[bool | None] | None]
 
 
@@ -76,23 +77,29 @@ class AgentFile:
         """
         if self.authorize is None:
             return True
-        answer: Any = self.authorize(request)
-        if inspect.isawaitable(answer):
-            limit = asyncio.timeout(_DECIDES_WITHIN_S)
-            try:
-                async with limit:
-                    answer = await answer
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                problem = f"authorize of the agent {self.name!r} did not decide within {_DECIDES_WITHIN_S:g} s."
-                raise AgentInvalid(problem) from None
+        limit = asyncio.timeout(_DECIDES_WITHIN_S)
+        try:
+            async with limit:
+                answer = await self._answer(self.authorize, request)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            problem = f"authorize of the agent {self.name!r} did not decide within {_DECIDES_WITHIN_S:g} s."
+            raise AgentInvalid(problem) from None
         if answer is not None and not isinstance(answer, bool):
             problem = (
                 f"authorize of the agent {self.name!r} returned {shown_value(answer)}; it returns True, False or None."
             )
             raise AgentInvalid(problem)
         return answer is not False
+
+    async def _answer(self, authorize: Authorize, request: AgentRequest) -> Any:
+        if inspect.iscoroutinefunction(authorize):
+            answer: Any = authorize(request)
+        else:
+            # One that asks a database, and blocks meanwhile, keeps nobody else waiting.
+            answer = await run_in_own_thread(authorize, request)
+        return await answer if inspect.isawaitable(answer) else answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,10 @@ from ..journal import Attached, NewStep, Step, StepStatus
 from .budget import Budget
 from .files_face import Files
 from .metering import Meter, SkippedTurns
+from .redaction import redacted
 from .sandboxes.port import CommandResult
 from .session import Session
-from .shell import CommandRun, redacted
+from .shell import CommandRun
 from .workspace import Workspace
 
 if TYPE_CHECKING:

@@ -97,12 +97,21 @@ class Meter:
 
     def seconds_left(self) -> float | None:
         """How long the next turn or tool call may take; None if there is no limit."""
-        left = [
-            meter.budget.max_seconds - meter.seconds
+        left = [left for left, _ in self._timed()]
+        return max(min(left), 0.0) if left else None
+
+    def out_of_time(self) -> BudgetExceeded:
+        """What ends a turn or tool call that has taken as long as was left when it began."""
+        _, meter = min(self._timed(), key=lambda timed: timed[0])
+        limit = 0.0 if meter.budget is None or meter.budget.max_seconds is None else meter.budget.max_seconds
+        return BudgetExceeded("max_seconds", limit, max(limit, meter.seconds), meter.whose)
+
+    def _timed(self) -> list[tuple[float, Meter]]:
+        return [
+            (meter.budget.max_seconds - meter.seconds, meter)
             for meter in self._chain()
             if meter.budget is not None and meter.budget.max_seconds is not None
         ]
-        return max(min(left), 0.0) if left else None
 
     def _chain(self) -> tuple[Meter, ...]:
         """This one and those above it. Not kept: a meter that held itself would only go with a collection."""

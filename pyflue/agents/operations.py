@@ -22,7 +22,7 @@ from ..errors import JournalError, PyFlueError, RunStopped, SessionBusy
 from ..journal import Attached, EventType, NewEntry, NewEvent, NewStep, Step, StepStatus
 from .content import Usage
 from .metering import Meter
-from .shell import redacted
+from .redaction import redacted
 
 if TYPE_CHECKING:
     from ..journal import FileRecord

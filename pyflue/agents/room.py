@@ -229,25 +229,41 @@ class AgentRoom:
 
 
 async def forget_files(settings: Settings, stream_id: str) -> None:
-    """Delete the folder that was kept on this host for an instance, if there is one: a later one begins with none."""
+    """Delete what was kept on this host for a run or an instance, if there is anything: a later one begins with none.
+
+    Folders that an agent's author named are no part of that. Whatever is there is not followed if it is a link.
+    """
+    kept = settings.state_folder / "sandboxes"
+    folder = kept / folder_of(stream_id)
+    gone = folder.with_name(f"{folder.name}.{ids.new_ulid()}")
+    if kept.is_symlink():
+        return  # whatever that leads to was not made here
+    try:
+        folder.rename(gone)  # at once, as somebody may begin a new one
+    except FileNotFoundError:
+        return
+    await asyncio.to_thread(_delete_folder, gone)
+
+
+def _delete_folder(folder: Path) -> None:
     import shutil
 
-    folder = _kept_folder(settings, stream_id, _OF_INSTANCE)
-    gone = folder.with_name(f"{folder.name}.{ids.new_ulid()}")
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)  # at once, as somebody may begin a new one
-        await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    # It goes by descriptors, so that a link that takes a folder's place meanwhile leads nowhere.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kept_folder(settings: Settings, stream_id: str, name: str) -> Path:
-    return settings.state_folder / "sandboxes" / folder_of(stream_id, name)
+    return settings.state_folder / "sandboxes" / folder_of(stream_id) / folder_of(name)
 
 
-def folder_of(*parts: str) -> str:
-    """The name of a folder for something with names that may hold anything: no two have the same."""
+def folder_of(name: str) -> str:
+    """The name of a folder for something whose name may hold anything: no two have the same."""
     import hashlib
 
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _import_provider(provider: str) -> None:

@@ -8,31 +8,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from ..engine.calls import Calls
 from ..engine.context import check_seconds
 from ..journal import EventType
 from .sandboxes.port import CommandResult
 from .workspace import Workspace
-
-
-def redacted(value: Any, secrets: Mapping[str, str]) -> Any:
-    """Text, or the texts in a JSON value, without the values of secrets that they may show."""
-    if not secrets:
-        return value
-    if isinstance(value, str):
-        # The longest first: one may begin with another.
-        for name, secret in sorted(secrets.items(), key=lambda item: -len(item[1])):
-            if secret:
-                value = value.replace(secret, f"[secret {name}]")
-        return value
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
-        return {redacted(name, secrets): redacted(each, secrets) for name, each in fields.items()}
-    if isinstance(value, list):
-        return [redacted(each, secrets) for each in cast("list[Any]", value)]
-    return value
 
 
 class _Told(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import codec
 from ..codec import Raw
-from ..engine import values, waits
+from ..engine import raised, values, waits
 from ..engine.calls import Call
 from ..engine.scopes import inside
 from ..errors import BudgetExceeded, JournalError, PyFlueError, ReplayMismatch, RunStopped, WaitTimedOut
@@ -26,7 +26,7 @@ from .content import Block, Text, ToolResult, ToolUse, Usage, block_from_dict, b
 from .file_tools import ToolRefused, told_to_model
 from .models.parts import clean
 from .operations import Operation, OperationAborted
-from .shell import redacted
+from .redaction import redacted, restored, secrets_in
 from .toolbox import Toolbox, UsableTool
 
 #: What ends an operation, whichever tool it comes out of.
@@ -76,6 +76,8 @@ def _groups(calls: Sequence[_ToolCall]) -> Sequence[list[_ToolCall]]:
 
 
 async def _together(calls: Sequence[_ToolCall]) -> list[ToolResult]:
+    for call in [call for call in calls if call.has_failed]:
+        await call.run()  # it raises again, before the others begin anew what it had ended
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(call.run()) for call in calls]
@@ -101,30 +103,52 @@ class _ToolCall:
         self._error: Exception | None = None
         #: What it is called with, before that is made typed: the model's arguments, or those of whoever approved.
         self._given: Mapping[str, Any] = use.input
+        self._digest: str | None = None
+        self._record: object = None
 
     @property
     def is_parallel(self) -> bool:
         return self._tool is not None and self._tool.is_parallel
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is recorded that the operation ended with it."""
+        record, _ = self._recall()
+        return isinstance(record, Step) and record.status is StepStatus.FAILED
+
+    def _recall(self) -> tuple[object, str]:
+        """What is recorded of it, and what stands for its input."""
+        if self._digest is None:
+            self._digest = values.digest(codec.encode([self._use.name, self._use.input]))
+            self._record = self._calls.recorded(self._call, self._digest)
+        return self._record, self._digest
+
     async def run(self) -> ToolResult:
         """What came of it: recorded, or done now."""
         self._started_us, self._started_index = self._calls.clock.now_us(), self._calls.index
         self._began = self._calls.clock.monotonic()
-        digest = values.digest(codec.encode([self._use.name, self._use.input]))
-        record = self._calls.recorded(self._call, digest)
+        record, digest = self._recall()
         if isinstance(record, Step) and record.status is StepStatus.COMPLETED:
             return await self._replayed(record)
+        if isinstance(record, Step) and record.error is not None:
+            self._replay_seconds(record)
+            raise raised.raise_again(record.error, self._call.key, run_tools)
         with self._calls.parking.calling():
             if isinstance(record, Step) and record.status is StepStatus.STARTED:
                 return await self._complete(digest, [Text(_UNKNOWN)], is_error=True, outcome="unknown")
             return await self._run(digest)
 
     async def _replayed(self, record: Step) -> ToolResult:
+        value = self._replay_seconds(record)
+        content = [block_from_dict(block) for block in value["content"]]
+        return self._result(content, value["is_error"])
+
+    def _replay_seconds(self, record: Step) -> dict[str, Any]:
+        """Count what a recorded call took; returns its value."""
         value = codec.load(record.value or codec.NULL)
         self._operation.meter.add(_NOTHING, turns=0, seconds=value["seconds"])
         self._operation.session.harness.skipped.count(self._call.key, self._operation.meter)
-        content = [block_from_dict(block) for block in value["content"]]
-        return self._result(content, value["is_error"])
+        return value
 
     async def _run(self, digest: str) -> ToolResult:
         use, tool = self._use, self._tool
@@ -155,8 +179,13 @@ class _ToolCall:
 
     async def _approve(self, tool: UsableTool) -> Mapping[str, Any] | str:
         """The arguments that a person approved of, or why the call is not made."""
-        request = {"tool": tool.name, "arguments": self._use.input, "session": self._operation.session.name}
-        schema = _approval_schema(tool)
+        asked_for = self._use.input
+        hidden = secrets_in(asked_for, self._operation.secrets)
+        shown = redacted(asked_for, hidden)
+        request = {"tool": tool.name, "arguments": shown, "session": self._operation.session.name}
+        # A name need not fit where the value does: then what is decided is looked at with the values in it only.
+        fits = not hidden or not bounded_misfits(shown, tool.input_schema)
+        schema = _approval_schema(tool.name, tool.input_schema if fits else {"type": "object"})
         call = Call(f"{self._call.key}/approval", tool.name, "approval", self._call.position, self._call.scope)
         raw = waits.checked_request(tool.name, request, self._calls.limits)
         try:
@@ -167,6 +196,8 @@ class _ToolCall:
             reason = f": {decision.reason}" if decision.reason else "."
             return f"This call was rejected by a person and not made{reason}"
         arguments = decision.data["arguments"]
+        # Who decided has seen the names of secrets, and has left or moved them.
+        arguments = asked_for if arguments == shown else restored(arguments, hidden)
         problems = bounded_misfits(arguments, tool.input_schema)
         if problems:
             raise Misfit(problems)
@@ -178,11 +209,19 @@ class _ToolCall:
         if not tool.changes_files:
             workspace.go_on()
             await self._start(digest, tool)
-            content, is_error = await self._call_tool(tool, arguments)
+            try:
+                content, is_error = await self._call_tool(tool, arguments)
+            except BudgetExceeded as error:
+                await self._fail(digest, error)
+                raise
             return await self._complete(digest, self._with_change(content), is_error=is_error)
         async with workspace.changing():
             await self._start(digest, tool)
-            content, is_error = await self._call_tool(tool, arguments)
+            try:
+                content, is_error = await self._call_tool(tool, arguments)
+            except BudgetExceeded as error:
+                await self._fail(digest, error, await workspace.taken())
+                raise
             files = await workspace.taken()
             return await self._complete(digest, self._with_change(content), is_error=is_error, files=files)
 
@@ -190,7 +229,7 @@ class _ToolCall:
         """What the tool says; before it, that a person let it be called with other arguments than the model's."""
         if self._given == self._use.input:
             return content
-        changed = codec.encode(self._given).decode()
+        changed = codec.encode(redacted(self._given, self._operation.secrets)).decode()
         return [Text(f"A person changed the arguments before the call: {changed}\n"), *content]
 
     async def _start(self, digest: str, tool: UsableTool) -> None:
@@ -218,7 +257,7 @@ class _ToolCall:
             if not limit.expired():
                 return _told(error), True
             if left_s is not None and (tool.timeout_s is None or left_s < tool.timeout_s):
-                raise BudgetExceeded("max_seconds", left_s, left_s, self._operation.meter.whose) from None
+                raise self._operation.meter.out_of_time() from None
             return [Text(f"The tool did not finish in {tool.timeout_s:g} s.")], True
         except Exception as error:
             # A tool is the author's, or an MCP server's: whatever it raises is for the model to deal with.
@@ -263,6 +302,17 @@ class _ToolCall:
         )
         return self._result(content, is_error)
 
+    async def _fail(self, digest: str, error: BudgetExceeded, files: Sequence[FileRecord] = ()) -> None:
+        """Record that a budget was used up in the middle of the call: the operation ends so, in a replay as well."""
+        seconds = self._calls.clock.monotonic() - self._began
+        self._operation.meter.add(_NOTHING, turns=0, seconds=seconds)
+        record = raised.record_of(error, self._calls.root)
+        told = self._about(is_error=True, duration_ms=round(seconds * 1000, 3), error=raised.shown(record))
+        value = Raw(codec.encode({"seconds": round(seconds, 6)}))
+        step = self._step(StepStatus.FAILED, digest, value, error=record)
+        attached = Attached(files=files) if files else None
+        await self._calls.record(step, self._calls.event(EventType.TOOL_END, told), attached=attached)
+
     def _result(self, content: Sequence[Block], is_error: bool) -> ToolResult:
         return ToolResult(tool_use_id=self._use.id, content=tuple(content), is_error=is_error)  # pyright: ignore[reportArgumentType]  (made of the kinds a result holds)
 
@@ -278,7 +328,7 @@ class _ToolCall:
             **more,
         )
 
-    def _step(self, status: StepStatus, digest: str, value: Raw | None = None) -> NewStep:
+    def _step(self, status: StepStatus, digest: str, value: Raw | None = None, *, error: Raw | None = None) -> NewStep:
         return NewStep(
             key=self._call.key,
             kind="tool",
@@ -287,6 +337,7 @@ class _ToolCall:
             status=status,
             input_digest=digest,
             value=value,
+            error=error,
             started_us=self._started_us,
             started_index=self._started_index,
         )
@@ -309,14 +360,14 @@ def _as_told(block: Block, operation: Operation) -> Block:
     return Text(clean(operation.redact(block.text))) if isinstance(block, Text) else block
 
 
-def _approval_schema(tool: UsableTool) -> dict[str, Any]:
+def _approval_schema(tool: str, input_schema: Mapping[str, Any]) -> dict[str, Any]:
     """What a decision may put in the place of the request: the same tool, with other arguments that fit it."""
-    arguments = dict(tool.input_schema)
+    arguments = dict(input_schema)
     defs = arguments.pop("$defs", None)
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {
-            "tool": {"const": tool.name},
+            "tool": {"const": tool},
             "arguments": arguments,
             "session": {"type": "string"},
         },

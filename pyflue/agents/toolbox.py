@@ -18,6 +18,7 @@ from ..typed import Misfit, misfits
 from .content import Block, Text
 from .file_tools import builtin_tools, told_of_command
 from .models.port import ToolSpec
+from .redaction import RedactedLog, redacted
 from .tools import ToolContext, ToolDefinition, check_arguments, normalise_result
 from .workspace import Nature
 
@@ -230,19 +231,25 @@ async def _run_definition(
     tool: ToolDefinition, arguments: Mapping[str, Any], operation: Operation, tool_call_id: str
 ) -> Sequence[Block]:
     session = operation.session
+    ctx, secrets = session.harness.ctx, operation.secrets
     context = ToolContext(
         tool_call_id=tool_call_id,
         step_id=operation.calls.step_id(),
         session=session.name,
-        log=session.harness.ctx.log,
+        # The arguments may hold secrets, and a tool that logs them does not know.
+        log=RedactedLog(ctx.log, secrets) if secrets else ctx.log,
         fs=session.harness.fs,
-        progress=session.harness.ctx.progress,
+        progress=functools.partial(_progress, ctx.progress, secrets) if secrets else ctx.progress,
     )
     call = functools.partial(tool.call, arguments, context)
     value = await call() if tool.is_async else await operation.calls.parking.in_thread(call)
     if hasattr(value, "__await__"):
         value = await value
     return normalise_result(value, f"The result of tool {tool.name!r}")
+
+
+def _progress(progress: Callable[..., Any], secrets: Mapping[str, str], fraction: float, message: str = "") -> Any:
+    return progress(fraction, redacted(message, secrets))
 
 
 async def _run_task(arguments: Mapping[str, Any], operation: Operation, tool_call_id: str) -> Sequence[Block]:

@@ -71,7 +71,7 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
     texts: list[str] = []
     repairs = continuations = 0
     while True:
-        answer = None if wanted is not None else functools.partial(_plain_answer, texts)
+        answer = None if wanted is not None else functools.partial(_plain_answer, operation, texts)
         purpose = "repair" if repairs else "agent"
         asked = await _ask(operation, plan, said, purpose=purpose, answer=answer)
         if asked.tool_uses and asked.stop_reason is not StopReason.REFUSAL:
@@ -92,7 +92,8 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
                 continue
             case _:
                 pass
-        text = "".join([*texts, asked.text])
+        # A secret may have been cut off with the reply.
+        text = operation.redact("".join([*texts, asked.text]))
         texts.clear()
         if wanted is None:
             return Answer(text=text, model=asked.model)
@@ -107,11 +108,11 @@ async def converse(operation: Operation, plan: Plan, said: tuple[Block, ...]) ->
         return Answer(text=text, model=asked.model, data=data, data_raw=raw)
 
 
-def _plain_answer(texts: Sequence[str], asked: Asked) -> dict[str, Any] | None:
+def _plain_answer(operation: Operation, texts: Sequence[str], asked: Asked) -> dict[str, Any] | None:
     """What a prompt without `result=` answers with this turn; None if it is not the last one."""
     if asked.stop_reason is not StopReason.END or asked.tool_uses:
         return None
-    return Answer(text="".join([*texts, asked.text]), model=asked.model).told
+    return Answer(text=operation.redact("".join([*texts, asked.text])), model=asked.model).told
 
 
 async def _ask(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from .. import codec, ids
-from ..errors import InstanceNotFound, InvalidRequest, PyFlueError, SessionNotFound
-from ..journal import Journal
+from .. import codec
+from ..errors import InstanceNotFound, PyFlueError, SessionNotFound
 from ..journal import follow as follow_journal
+from .dispatches import cancel_dispatch, list_dispatches
 from .events import FORMATS, EventJson, to_json
 from .output import (
     local_time,
@@ -30,7 +30,8 @@ from .output import (
     shown,
 )
 from .params import AgentName, Words, json_option, read_value, server_option
-from .project import PICKED_UP, ask_server, client_of, open_for_reading, project_root
+from .project import PICKED_UP, ask_server, client_of, find_stream, open_for_reading, project_root, stream_of
+from .questions import Approver, next_line
 from .running import enqueue, refuse_in_memory
 from .talking import Shower, Talk, raise_failure, see_through, talk_here, talk_there
 
@@ -119,8 +120,9 @@ def show_agent(ctx: click.Context, name: str, instance_id: str | None, as_json: 
 def chat(ctx: click.Context, name: str, instance_id: str, session: str, as_json: bool, server: str | None) -> None:
     """Talk to an agent, line by line.
 
-    Its text comes as it is written. Ctrl-C aborts an answer; a second one, or Ctrl-D, ends the chat. With --json each
-    answer is a line of JSON.
+    Its text comes as it is written. On a terminal you are asked about tools that need an approval; else they wait for
+    `pyflue approvals`. Ctrl-C aborts an answer; a second one, or Ctrl-D, ends the chat. With --json each answer is a
+    line of JSON.
     """
 
     out = sys.stdout
@@ -128,7 +130,7 @@ def chat(ctx: click.Context, name: str, instance_id: str, session: str, as_json:
     async def talk() -> None:
         opening = talk_here(ctx, name, instance_id) if server is None else talk_there(ctx, server, name, instance_id)
         async with opening as partner:
-            await _Chat(partner, session, out, as_json=as_json).go_on()
+            await _Chat(partner, session, out, as_json=as_json, server=server).go_on()
 
     if server is None:
         from ..engine import loops
@@ -184,7 +186,7 @@ def history(ctx: click.Context, name: str, instance_id: str, session: str, as_js
 
         found: list[dict[str, Any]] = []
         async with open_for_reading(ctx) as journal:
-            stream_id = await _stream_of(journal, name, instance_id)
+            stream_id = await find_stream(journal, name, instance_id)
             after = 0
             while entries := await journal.entries(stream_id, conversation_name(session), after=after, limit=_PAGE):
                 after = entries[-1].position
@@ -245,6 +247,10 @@ def events(
     asyncio.run(show())
 
 
+command.add_command(list_dispatches)
+command.add_command(cancel_dispatch)
+
+
 # The files
 
 
@@ -300,30 +306,12 @@ def _relative(path: Path, root: Path) -> str:
 # Instances
 
 
-def _stream_id(name: str, instance_id: str) -> str:
-    try:
-        return ids.agent_stream(name, instance_id)
-    except ValueError:
-        raise InvalidRequest(f"{instance_id!r} is no id of an instance of {name!r}.") from None
-
-
-async def _stream_of(journal: Journal, name: str, instance_id: str) -> str:
-    """
-    Raises:
-        InstanceNotFound
-    """
-    stream_id = _stream_id(name, instance_id)
-    if await journal.stream(stream_id) is None:
-        raise InstanceNotFound(name, instance_id)
-    return stream_id
-
-
 def _show_instance(ctx: click.Context, name: str, instance_id: str, *, as_json: bool, server: str | None) -> None:
     async def read() -> dict[str, Any]:
         from ..agents.instances import shown_instance, shown_session
 
         async with open_for_reading(ctx) as journal:
-            info = await journal.stream(_stream_id(name, instance_id))
+            info = await journal.stream(stream_of(name, instance_id))
             if info is None:
                 raise InstanceNotFound(name, instance_id)
             sessions = await journal.sessions(info.stream_id)
@@ -383,7 +371,7 @@ async def _from_journal(
     ctx: click.Context, name: str, instance_id: str, *, after: int, follow: bool
 ) -> AsyncGenerator[Sequence[EventJson], None]:
     async with open_for_reading(ctx) as journal:
-        stream_id = await _stream_of(journal, name, instance_id)
+        stream_id = await find_stream(journal, name, instance_id)
         if follow:
             async for event in follow_journal(journal, stream_id, after=after):
                 yield [to_json(event)]
@@ -436,8 +424,9 @@ def _lines_of(entry: dict[str, Any]) -> list[str]:
 class _Chat:
     """Lines in, answers out, until the end of the input or a Ctrl-C while nothing is being answered."""
 
-    def __init__(self, talk: Talk, session: str, out: TextIO, *, as_json: bool) -> None:
+    def __init__(self, talk: Talk, session: str, out: TextIO, *, as_json: bool, server: str | None) -> None:
         self._talk = talk
+        self._server = server
         self._session = session
         self._out = out
         self._as_json = as_json
@@ -460,7 +449,7 @@ class _Chat:
     async def _next(self) -> str | None:
         if self._is_terminal:
             click.echo(paint("> ", bold=True), file=self._out, nl=False)
-        return await _next_line()
+        return await next_line()
 
     def _interrupt(self) -> None:
         if self._under_way is not None:
@@ -480,7 +469,7 @@ class _Chat:
     async def _answer(self, line: str) -> None:
         shower = Shower(self._session, self._out, streams=not self._as_json)
         try:
-            record = await see_through(self._talk, line, self._session, shower)
+            record = await self._record(line, shower)
             if self._as_json:
                 told = {name: record.get(name) for name in ("dispatch_id", "status", "result", "error")}
                 click.echo(safe_json(codec.encode(told)), file=self._out)
@@ -490,33 +479,10 @@ class _Chat:
             if error.hint:
                 say(f"{paint('hint:', fg='cyan')} {shown(error.hint)}")
 
-
-async def _next_line() -> str | None:
-    """The next line of stdin; None at its end."""
-    loop = asyncio.get_running_loop()
-    try:
-        number = sys.stdin.fileno()
-        arrived = asyncio.Event()
-        loop.add_reader(number, arrived.set)
-    except (OSError, ValueError, NotImplementedError):  # a regular file, or no file at all: reading it never waits
-        line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
-    try:
-        data = b""
-        while not data.endswith(b"\n"):
-            arrived.clear()
-            await arrived.wait()
-            # Byte by byte: what comes after the line stays where it is.
-            byte = _read(number)
-            if not byte:
-                break
-            data += byte
-        return data.decode(errors="replace").rstrip("\n") if data else None
-    finally:
-        loop.remove_reader(number)
-
-
-def _read(number: int) -> bytes:
-    import os
-
-    return os.read(number, 1)
+    async def _record(self, line: str, shower: Shower) -> Mapping[str, Any]:
+        """What came of it, after it was shown as it came."""
+        if not self._is_terminal:
+            # Nobody is there who could be asked: what comes in is for the agent.
+            return await see_through(self._talk, line, self._session, shower)
+        approver = Approver(self._talk.decide, self._out, server=self._server, before=shower.end_line)
+        return await see_through(self._talk, line, self._session, shower, approver=approver)

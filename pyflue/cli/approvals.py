@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from .output import local_time, paint, print_field, print_json, print_table, rou
 from .params import AnyRunId, ApprovalId, WorkflowName, json_option, read_json, server_option
 from .project import (
     ask_server,
+    current_user,
     find_run,
     open_for_reading,
     open_for_writing,
@@ -34,8 +34,6 @@ STATES = ("open", "approved", "rejected", "expired", "cancelled")
 #: As many approvals as a server lists at a time.
 _PAGE = 200
 _COLOURS = {"open": "cyan", "approved": "green", "rejected": "red", "expired": "yellow", "cancelled": "yellow"}
-#: Who decides, if the system does not know who uses it.
-_NOBODY = "anonymous"
 
 
 @click.group()
@@ -182,7 +180,7 @@ def _decide(
                 journal,
                 approval_id,
                 approved=approved,
-                by=by or _user(),
+                by=by or current_user(),
                 reason=reason,
                 limits=limits,
                 clock=SystemClock(),
@@ -195,7 +193,7 @@ def _decide(
 
     async def ask(client: PyFlueClient) -> dict[str, Any]:
         # A server with tokens knows who asks, and lets nobody else be named.
-        name = by or (None if token_of(ctx) else _user())
+        name = by or (None if token_of(ctx) else current_user())
         if approved:
             return await client.approvals.approve(approval_id, reason=reason, by=name, **given)
         return await client.approvals.reject(approval_id, reason=reason, by=name)
@@ -207,13 +205,6 @@ def _decide(
     decided_by = decision.get("by")
     earlier = f" (by {decided_by}, before; nothing was changed)" if by is not None and decided_by != by else ""
     say(shown(f"{approval['name']} of run {approval['run_id']} is {approval['state']}{earlier}"))
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an id without a name, as containers have them
-        return _NOBODY
 
 
 def _row(approval: Mapping[str, Any]) -> list[str]:

@@ -12,9 +12,10 @@ import click
 from ..clock import to_us
 from ..errors import JournalUnreadable
 from ..journal import Checked
+from ..settings import load_settings
 from .output import counted, print_json, say, shown
 from .params import Duration, json_option
-from .project import existing_journal, open_for_reading, open_for_writing
+from .project import existing_journal, open_for_reading, open_for_writing, project_root
 
 #: Runs deleted in one transaction: few enough not to hold up a running server.
 _BATCH = 200
@@ -86,10 +87,15 @@ def collect(ctx: click.Context, older_than: float, as_json: bool) -> None:
     before_us = to_us(datetime.now(UTC) - timedelta(seconds=older_than))
 
     async def delete() -> int:
+        from ..agents.room import forget_files
+
+        settings = load_settings(project_root(ctx))
         deleted = 0
         async with open_for_writing(ctx) as journal:
-            while count := await journal.delete_finished(before_us=before_us, limit=_BATCH):
-                deleted += count
+            while run_ids := await journal.delete_finished(before_us=before_us, limit=_BATCH):
+                deleted += len(run_ids)
+                for run_id in run_ids:
+                    await forget_files(settings, run_id)
             await journal.forget_keys()
         return deleted
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import ProjectNotFound, RunNotFound, WorkflowNotFound
+from .. import ids
+from ..errors import (
+    InstanceNotFound,
+    InvalidRequest,
+    ProjectNotFound,
+    RunFinished,
+    RunNotFound,
+    WorkflowNotFound,
+)
 from ..journal import Journal, Run, RunFilter, RunStatus, open_journal
 from ..settings import Settings, find_root, load_settings
 from .errors import NOT_FOUND, Problem
@@ -27,6 +36,10 @@ T = TypeVar("T")
 #: engine tells that it is alive, not that it takes up runs (that of `pyflue run` does not).
 PICKED_UP = "a running `pyflue dev` or `pyflue serve` of this project takes it up, else the next one to start."
 
+#: Who decides, if the system does not know who uses it.
+_NOBODY = "anonymous"
+#: How long cancelling waits for the engine that owns the run.
+_CANCEL_S = 3.0
 _RECENT = 25
 _SQLITE = "sqlite:///"
 
@@ -94,6 +107,14 @@ def token_of(ctx: click.Context) -> str | None:
         return os.environ.get("PYFLUE_TOKEN")
 
 
+def current_user() -> str:
+    """Who uses this system, to say who decided."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as containers have them
+        return _NOBODY
+
+
 async def ask_server(ctx: click.Context, server: str, question: Callable[[PyFlueClient], Awaitable[T]]) -> T:
     """What a server answers to a question."""
     async with client_of(ctx, server) as client:
@@ -110,6 +131,53 @@ async def find_run(journal: Journal, run_id: str, *, values: bool = False) -> Ru
     if run is None:
         raise RunNotFound(run_id)
     return run
+
+
+async def end_run(journal: Journal, run_id: str) -> Run:
+    """Ask for the end of a run and give its engine a moment; returns the run as it is then.
+
+    Raises:
+        RunNotFound, RunFinished
+    """
+    answer = await journal.cancel(run_id)
+    if answer is None:
+        raise RunNotFound(run_id)
+    if answer.was_final:
+        raise RunFinished(run_id, answer.run.status.value)
+    run = answer.run
+    try:
+        with journal.watch(run_id) as bell:
+            async with asyncio.timeout(_CANCEL_S):
+                while not run.is_final:
+                    await bell.wait()
+                    run = await find_run(journal, run_id)
+    except TimeoutError:
+        pass  # its engine is slow, or none is running
+    return run
+
+
+def stream_of(name: str, instance_id: str) -> str:
+    """The stream of an agent's instance.
+
+    Raises:
+        InvalidRequest: there can be none of this id.
+    """
+    try:
+        return ids.agent_stream(name, instance_id)
+    except ValueError:
+        raise InvalidRequest(f"{instance_id!r} is no id of an instance of {name!r}.") from None
+
+
+async def find_stream(journal: Journal, name: str, instance_id: str) -> str:
+    """The stream of an agent's instance that is there.
+
+    Raises:
+        InvalidRequest, InstanceNotFound
+    """
+    stream_id = stream_of(name, instance_id)
+    if await journal.stream(stream_id) is None:
+        raise InstanceNotFound(name, instance_id)
+    return stream_id
 
 
 async def record_of(journal: Journal, run: Run) -> dict[str, Any]:

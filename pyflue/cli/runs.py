@@ -12,8 +12,9 @@ import click
 
 from .. import codec
 from ..clock import rfc3339, to_us
-from ..errors import RunFinished, RunNotFinished, RunNotFound
-from ..journal import Journal, Run, RunFilter, RunStatus, StepStatus
+from ..errors import RunNotFinished, RunNotFound
+from ..journal import RunFilter, RunStatus, StepStatus
+from ..settings import load_settings
 from .again import fork_run, replay_run, retry_run
 from .output import (
     error_lines,
@@ -30,14 +31,21 @@ from .output import (
     used,
 )
 from .params import Duration, RunId, WorkflowName, json_option, server_option
-from .project import ask_server, find_run, open_for_reading, open_for_writing, record_of, what_it_waits_for
+from .project import (
+    ask_server,
+    end_run,
+    find_run,
+    open_for_reading,
+    open_for_writing,
+    project_root,
+    record_of,
+    what_it_waits_for,
+)
 from .waits import answered_by, describe
 
 if TYPE_CHECKING:
     from ..client import PyFlueClient
 
-#: How long `cancel` waits for the engine that owns the run.
-_CANCEL_S = 3.0
 #: As many runs as a server lists at a time.
 _PAGE = 200
 #: Where a list goes on; the same word here and from a server.
@@ -198,7 +206,7 @@ def cancel_run(ctx: click.Context, run_id: str, as_json: bool, server: str | Non
 
     async def write() -> dict[str, Any]:
         async with open_for_writing(ctx) as journal:
-            run = await _cancel(journal, run_id)
+            run = await end_run(journal, run_id)
             if (waits_for := await what_it_waits_for(journal, run)) is not None:
                 say(waits_for)
             return await record_of(journal, run)
@@ -223,6 +231,8 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
     """Delete a finished run with everything that was recorded of it."""
 
     async def write() -> None:
+        from ..agents.room import forget_files
+
         async with open_for_writing(ctx) as journal:
             status = await journal.delete(run_id)
             if status is None:
@@ -232,6 +242,7 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
                 if (waits_for := await what_it_waits_for(journal, run)) is not None:
                     say(waits_for)
                 raise RunNotFinished(run_id, status.value, "deleted")
+            await forget_files(load_settings(project_root(ctx)), run_id)
 
     async def ask(client: PyFlueClient) -> None:
         await client.runs.delete(run_id)
@@ -243,25 +254,6 @@ def delete_run(ctx: click.Context, run_id: str, server: str | None) -> None:
 command.add_command(retry_run)
 command.add_command(fork_run)
 command.add_command(replay_run)
-
-
-async def _cancel(journal: Journal, run_id: str) -> Run:
-    """Ask for the end of a run and give its engine a moment; returns the run as it is then."""
-    answer = await journal.cancel(run_id)
-    if answer is None:
-        raise RunNotFound(run_id)
-    if answer.was_final:
-        raise RunFinished(run_id, answer.run.status.value)
-    run = answer.run
-    try:
-        with journal.watch(run_id) as bell:
-            async with asyncio.timeout(_CANCEL_S):
-                while not run.is_final:
-                    await bell.wait()
-                    run = await find_run(journal, run_id)
-    except TimeoutError:
-        pass  # its engine is slow, or none is running
-    return run
 
 
 def _from_cursor(word: str) -> int:

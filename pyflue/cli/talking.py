@@ -19,13 +19,14 @@ from ..errors import DispatchFinished, DispatchNotFound, Forbidden, InstanceNotF
 from ..journal import EventType
 from .events import EventJson, to_json
 from .output import paint, prints_aside, say, short_json, shown, took
-from .project import client_of, project_root
+from .project import client_of, current_user, project_root, token_of
 
 if TYPE_CHECKING:
     from ..agents.files import AgentFile
     from ..client import PyFlueClient
     from ..engine import EmbeddedEngine
     from ..main import Project
+    from .questions import Approver
 
 
 class Talk(Protocol):
@@ -41,6 +42,14 @@ class Talk(Protocol):
 
     async def record(self) -> Mapping[str, Any]:
         """What came of the last message: `dispatch_id`, `status`, `result`, `error`."""
+        ...
+
+    async def decide(self, approval_id: str, *, approved: bool, reason: str | None) -> None:
+        """Approve or reject what an answer waits for.
+
+        Raises:
+            ApprovalNotFound, ApprovalClosed, Forbidden.
+        """
         ...
 
     async def abort(self) -> bool:
@@ -80,7 +89,8 @@ async def talk_here(
 async def talk_there(ctx: click.Context, server: str, name: str, instance_id: str) -> AsyncGenerator[Talk, None]:
     """An instance of an agent of a server."""
     async with client_of(ctx, server) as client:
-        yield _There(client, name, instance_id)
+        # A server with tokens knows who asks, and lets nobody else be named.
+        yield _There(client, name, instance_id, None if token_of(ctx) else current_user())
 
 
 class _Here:
@@ -135,6 +145,9 @@ class _Here:
             raise DispatchNotFound(self._run_id or "")
         return codec.load(codec.encode(shown_dispatch(run)))
 
+    async def decide(self, approval_id: str, *, approved: bool, reason: str | None) -> None:
+        await self._engine.decide(approval_id, approved=approved, by=current_user(), reason=reason)
+
     async def abort(self) -> bool:
         if self._run_id is None:
             return False
@@ -145,13 +158,19 @@ class _Here:
         return True
 
     async def forget(self) -> None:
+        from ..agents.room import forget_files
+
         if self._run_id is not None:
-            await self._project.journal.delete_stream(ids.stream_of(self._run_id))
+            stream_id = ids.stream_of(self._run_id)
+            if await self._project.journal.delete_stream(stream_id):
+                await forget_files(self._project.settings, stream_id)
 
 
 class _There:
-    def __init__(self, client: PyFlueClient, name: str, instance_id: str) -> None:
+    def __init__(self, client: PyFlueClient, name: str, instance_id: str, user: str | None) -> None:
         self._agent = client.agent(name, instance_id)
+        self._approvals = client.approvals
+        self._user = user
         self._dispatch_id: str | None = None
         self._end: EventJson | None = None
 
@@ -173,6 +192,10 @@ class _There:
             data: Mapping[str, Any] = {} if self._end is None else self._end["data"]
             known = {"status": data.get("status"), "result": data.get("result"), "error": data.get("error")}
             return {"dispatch_id": dispatch_id, **known}
+
+    async def decide(self, approval_id: str, *, approved: bool, reason: str | None) -> None:
+        decide = self._approvals.approve if approved else self._approvals.reject
+        await decide(approval_id, reason=reason, by=self._user)
 
     async def abort(self) -> bool:
         if self._dispatch_id is None:
@@ -260,12 +283,18 @@ def _note(event: EventJson) -> str | None:
             return None
 
 
-async def see_through(talk: Talk, message: str, session: str, shower: Shower) -> Mapping[str, Any]:
-    """Say something, show the answer as it comes, and return what came of it. Being cancelled (Ctrl-C) aborts it."""
+async def see_through(
+    talk: Talk, message: str, session: str, shower: Shower, *, approver: Approver | None = None
+) -> Mapping[str, Any]:
+    """Say something, show the answer as it comes, and return what came of it. Being cancelled (Ctrl-C) aborts it.
+
+    `approver` asks about the approvals that it waits for; without one they are only told of.
+    """
     try:
-        async with aclosing(talk.ask(message, session)) as events:
+        async with aclosing(talk.ask(message, session)) as events, approver or contextlib.nullcontext():
             async for event in events:
-                shower.show(event)
+                if approver is None or not approver.takes(event):
+                    shower.show(event)
         shower.end_line()
         return await talk.record()
     except asyncio.CancelledError:

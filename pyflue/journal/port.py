@@ -331,8 +331,8 @@ class Journal(Protocol):
         """
         ...
 
-    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
-        """Delete up to `limit` runs that ended before a time; returns how many it were."""
+    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[Sequence[str]]:
+        """Delete up to `limit` runs that ended before a time; returns their ids."""
         ...
 
     def keep_blob(self, stream_id: str, data: bytes) -> Awaitable[str]:

@@ -169,7 +169,7 @@ class SqliteJournal:
     def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
         return self._write(lambda db: db.delete(run_id), patient=False)
 
-    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[int]:
+    def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[Sequence[str]]:
         return self._write(lambda db: db.delete_finished(before_us, limit))
 
     def keep_blob(self, stream_id: str, data: bytes) -> Awaitable[str]:

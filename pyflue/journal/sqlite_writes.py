@@ -497,12 +497,12 @@ class SqliteWrites:
             self.delete_whole(run_id)
         return run.status
 
-    def delete_finished(self, before_us: int, limit: int) -> int:
+    def delete_finished(self, before_us: int, limit: int) -> Sequence[str]:
         bindings = {"before": before_us, "limit": limit}
         run_ids = [run_id for (run_id,) in self.db.execute(self.sql["finished_before"], bindings)]
         for run_id in run_ids:
             self.delete_whole(run_id)
-        return len(run_ids)
+        return run_ids
 
     def keep_blob(self, stream_id: str, data: bytes) -> str:
         self.leave_room(len(data))

@@ -164,6 +164,8 @@ class RunRoutes:
         return json_answer(202, {"status": answer.value, "run_id": run_id, "signal": name}, run_id=run_id)
 
     async def delete(self, scope: Scope, headers: RequestHeaders) -> Answer:
+        from ..agents.room import forget_files
+
         check_media_type(headers)
         Query(scope["query_string"], _NONE)
         run_id = _run_id(scope)
@@ -172,6 +174,7 @@ class RunRoutes:
             raise RunNotFound(run_id)
         if not status.is_final:
             raise RunNotFinished(run_id, status, "deleted")
+        await forget_files(self._services.settings, run_id)
         return NoContent([run_id_header(run_id)])
 
     async def _record(self, run: Run) -> dict[str, Any]:

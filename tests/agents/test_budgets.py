@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from pyflue import codec
-from pyflue.agents import Budget, tool
+from pyflue.agents import Budget, ToolContext, tool
 from pyflue.agents.models.port import ModelRequest
-from pyflue.journal import Run
+from pyflue.errors import BudgetExceeded
+from pyflue.journal import Run, StepStatus
 from tests.engine.durable import Context, ended, error_of, result_of
 from tests.promises import promise
 
 from .agent_runs import Asked, Spoken, Stage, calls, dense
+from .test_cancel import processes_with
 
 #: What each call reports.
 USAGE = {"input_tokens": 900, "output_tokens": 100}
@@ -240,21 +242,162 @@ async def test_seconds_end_a_model_that_is_still_talking(stage: Stage) -> None:
     assert slow.is_closed
 
 
-async def test_seconds_end_a_tool_that_is_still_at_it(stage: Stage) -> None:
+@promise("agents.budget")
+@pytest.mark.parametrize("where", ["call", "agent", "run"])
+async def test_seconds_end_a_tool_that_is_still_at_it(stage: Stage, where: str) -> None:
+    ends: list[str] = []
+
     @tool
     async def wait() -> None:
         """Wait."""
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ends.append("ended")
 
     model = Asked([calls(("wait", {}))])
+    limit = {"max_seconds": 0.05}
+    if where == "run":
+        stage.set(budget=limit)
 
     async def work(ctx: Context) -> None:
-        harness = await ctx.init(model.agent(tools=[wait]))
-        await (await harness.session()).prompt("Go", budget={"max_seconds": 0.05})
+        harness = await ctx.init(model.agent(tools=[wait], **({"budget": limit} if where == "agent" else {})))
+        await (await harness.session()).prompt("Go", **({"budget": limit} if where == "call" else {}))
 
     async with asyncio.timeout(5):
+        run = await stage.run(work)
+    whose = {"call": "this prompt", "agent": "agent 'agent'", "run": "the run"}[where]
+    told = {"type": "budget_exceeded", "message": f"The budget max_seconds=0.05 of {whose} is used up (0.05)."}
+    error = error_of(run)
+    assert {name: error[name] for name in told} == told
+    assert error["details"] == {"budget": "max_seconds", "limit": 0.05, "used": 0.05, "whose": whose}
+    assert ends == ["ended"]
+    (tool_end,) = await stage.told(run.run_id, "tool_end")
+    assert (tool_end["is_error"], tool_end["error"]) == (True, told)
+    (operation,) = await stage.told(run.run_id, "operation")
+    assert (operation["is_error"], operation["error"]) == (True, told)
+    (record,) = [step for step in await stage.journal.steps(run.run_id) if step.kind == "tool"]
+    assert (record.status, codec.load(record.error or codec.NULL)["type"]) == (StepStatus.FAILED, "budget_exceeded")
+    await dense(stage.journal, run)
+
+
+@promise("agents.budget", "F37")
+async def test_seconds_end_a_command_with_all_of_its_processes(stage: Stage) -> None:
+    model = Asked([calls(("bash", {"command": "echo begun > begun; sleep 600.375 & sleep 600.375"}))])
+    begun: list[bool] = []
+
+    async def work(ctx: Context) -> None:
+        harness = await ctx.init(model.agent(sandbox="local", policy={"shell": True}))
+        try:
+            await (await harness.session()).prompt("Go", budget={"max_seconds": 1})
+        finally:
+            begun.append(await harness.fs.exists("begun"))
+
+    async with asyncio.timeout(20):
         error = error_of(await stage.run(work))
+        while processes_with("sleep 600.375"):
+            await asyncio.sleep(0.01)
     assert (error["type"], error["details"]["budget"]) == ("budget_exceeded", "max_seconds")
+    assert begun == [True]
+
+
+@promise("agents.budget", "agents.resume")
+@pytest.mark.parametrize("is_idempotent", [True, False])
+async def test_a_tool_that_took_too_long_is_not_called_again_when_the_run_is(stage: Stage, is_idempotent: bool) -> None:
+    begun: list[str] = []
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    @tool(idempotent=is_idempotent)
+    async def wait(ctx: ToolContext) -> None:
+        """Wait."""
+        begun.append("begun")
+        await ctx.fs.write_file("a.txt", "half")
+        await asyncio.Event().wait()
+
+    async def hold() -> None:
+        reached.set()
+        await gate.wait()
+
+    model = Asked([calls(("wait", {})), "Fine."])
+
+    async def work(ctx: Context) -> Any:
+        harness = await ctx.init(model.agent(tools=[wait], budget={"max_seconds": 30}))
+        session = await harness.session()
+        try:
+            await session.prompt("Go", budget={"max_seconds": 0.1})
+        except BudgetExceeded as error:
+            await ctx.step("hold", hold)
+            used = harness.meter.seconds
+            reply = await session.prompt("And?")
+            return [error.message, used >= 0.1, await harness.fs.read_file("a.txt"), reply.text]
+
+    async with stage.interrupted(work) as run_id, asyncio.timeout(10):
+        await reached.wait()
+    gate.set()
+    run = await stage.resume(run_id, work)
+    message = "The budget max_seconds=0.1 of this prompt is used up (0.1)."
+    assert result_of(run) == [message, True, "half", "Fine."]
+    assert (begun, model.count) == (["begun"], 2)
+    assert len(await stage.told(run_id, "tool_end")) == 1
+    assert "replay_drift" not in await stage.types(run_id)
+
+
+@promise("agents.budget", "agents.resume")
+async def test_tools_side_by_side_are_not_begun_again_when_one_of_them_took_too_long(stage: Stage) -> None:
+    begun: list[str] = []
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    @tool(idempotent=True)
+    async def slow(name: str) -> None:
+        """Be slow."""
+        begun.append(name)
+        await asyncio.Event().wait()
+
+    @tool(idempotent=True, timeout_s=60)
+    async def slower() -> None:
+        """Be slow, and take your time to end."""
+        begun.append("slower")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+
+    async def hold() -> None:
+        reached.set()
+        await gate.wait()
+
+    model = Asked([calls(("slower", {}), ("slow", {"name": "b"}))])
+
+    async def work(ctx: Context) -> Any:
+        session = await (await ctx.init(model.agent(tools=[slow, slower]))).session()
+        try:
+            await session.prompt("Go", budget={"max_seconds": 0.1})
+        except BudgetExceeded as error:
+            await ctx.step("hold", hold)
+            return error.type
+
+    async with stage.interrupted(work) as run_id, asyncio.timeout(10):
+        await reached.wait()
+    gate.set()
+    assert result_of(await stage.resume(run_id, work)) == "budget_exceeded"
+    assert begun == ["slower", "b"]
+
+
+@promise("agents.budget")
+async def test_seconds_that_end_a_task_are_recorded_of_the_task_and_of_who_gave_it(stage: Stage) -> None:
+    slow = Spoken("Never")
+
+    model = Asked([calls(("task", {"prompt": "Part", "agent": "slow"}))])
+
+    async def work(ctx: Context) -> None:
+        harness = await ctx.init(model.agent(subagents=[{"name": "slow", "description": "Slow.", "model": slow}]))
+        await (await harness.session()).prompt("Go", budget={"max_seconds": 0.1})
+
+    async with asyncio.timeout(5):
+        run = await stage.run(work)
+    assert error_of(run)["type"] == "budget_exceeded"
+    assert slow.is_closed
+    assert [end["error"]["type"] for end in await stage.told(run.run_id, "tool_end")] == ["budget_exceeded"]
 
 
 async def test_a_budget_that_is_used_up_asks_no_model_at_all(stage: Stage) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -169,6 +171,50 @@ def test_a_dispatch_on_a_server_is_done(project: Path, cli: Cli, server: str) ->
     assert following.returncode == 130
 
 
+def test_what_was_asked_of_an_instance_is_listed_and_shown(project: Path, cli: Cli, place: list[str]) -> None:
+    for message in ("hi", "fail", "count"):
+        cli("prompt", message, "--agent", "echo", "--id", "one", *place)
+    page = json_of(cli("agents", "dispatches", "echo", "one", "--limit", "2", "--json", *place))
+    assert [found["status"] for found in page["dispatches"]] == ["completed", "failed"]
+    rest = json_of(cli("agents", "dispatches", "echo", "one", "--before", page["next"], "--json", *place))
+    assert ([found["status"] for found in rest["dispatches"]], rest["next"]) == (["completed"], None)
+    told = cli("agents", "dispatches", "echo", "one", "--limit", "2", *place)
+    header, *lines = told.stdout.splitlines()
+    assert header.split() == ["DISPATCH", "STATUS", "CREATED", "TOOK", "ERROR"]
+    assert [line.split()[:2] for line in lines] == [
+        [found["dispatch_id"], found["status"]] for found in page["dispatches"]
+    ]
+    assert lines[1].endswith("model_failed: The provider is on fire. (at src/agents/echo.py:18)")
+    assert told.stderr == f"There are more; --before {page['next']} goes on from here.\n"
+    failed = page["dispatches"][1]["dispatch_id"]
+    record = json_of(cli("agents", "dispatches", "echo", "one", failed, "--json", *place))
+    assert (record["dispatch_id"], record["kind"], record["status"]) == (failed, "prompt", "failed")
+    assert "model_failed: The provider is on fire." in cli("agents", "dispatches", "echo", "one", failed, *place).stdout
+    first = rest["dispatches"][0]["dispatch_id"]
+    assert cli("agents", "dispatches", "echo", "one", first, *place).stdout.endswith("\nYou said 'hi'.\n")
+    assert cli("agents", "dispatches", "echo", "two", *place).exit_code == 3
+    assert cli("agents", "dispatches", "echo", "one", "0" * 26, *place).exit_code == 3
+    assert cli("agents", "dispatches", "echo", "one", "x", *place).exit_code == 3
+    assert cli("agents", "dispatches", "echo", "one", "--before", "x").exit_code == 2
+
+
+def test_a_dispatch_is_cancelled(project: Path, cli: Cli, place: list[str]) -> None:
+    cli("agents", "dispatch", "echo", "one", "gate", *place)
+    dispatch_id = cli("agents", "dispatch", "echo", "one", "hi", *place).stdout.strip()
+    answer = cli("agents", "cancel", "echo", "one", dispatch_id, *place)
+    assert (answer.exit_code, answer.stdout) == (0, "")
+    assert answer.stderr == f"dispatch {dispatch_id} is cancelled\n"
+    page = json_of(cli("agents", "dispatches", "echo", "one", "--json", *place))
+    assert page["dispatches"][0]["status"] == "cancelled"
+    again = cli("agents", "cancel", "echo", "one", dispatch_id, *place)
+    assert (again.exit_code, "is already cancelled" in again.stderr) == (4, True)
+    assert cli("agents", "cancel", "echo", "one", "0" * 26, *place).exit_code == 3
+    assert cli("agents", "cancel", "echo", "two", dispatch_id, *place).exit_code == 3
+    gate = page["dispatches"][1]["dispatch_id"]
+    told = json_of(cli("agents", "cancel", "echo", "one", gate, "--json", *place))
+    assert told["dispatch_id"] == gate
+
+
 def test_a_chat_goes_on_line_by_line(project: Path, cli: Cli, place: list[str]) -> None:
     answer = cli("agents", "chat", "echo", "one", *place, stdin="hi\n\nfail\ncount\n")
     assert answer.exit_code == 0
@@ -191,6 +237,86 @@ def test_ctrl_c_aborts_an_answer_and_a_second_one_ends_the_chat(project: Path) -
         terminal.read_until("> ")
         terminal.write("\x03")
         assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_chat_asks_whether_a_tool_may_be_called(project: Path, cli: Cli, place: list[str], answer: str) -> None:
+    with Terminal(project, "agents", "chat", "asks", "one", *place) as terminal:
+        terminal.read_until("> ")
+        terminal.write("pay\n")
+        terminal.read_until('approve pay {"amount":7}? [y/n] ')
+        terminal.write("what?\n")
+        terminal.read_until("y or n? ")
+        terminal.write(f"{answer}\n")
+        terminal.read_until("reason (Enter for none): ")
+        terminal.write("just because\n")
+        terminal.read_until("It is paid.")
+        terminal.read_until("> ")
+        terminal.write("\x04")
+        assert terminal.wait() == 0
+    state = {"y": "approved", "n": "rejected"}[answer]
+    (approval,) = json_of(cli("approvals", "list", "--state", state, "--json"))["approvals"]
+    assert (approval["decision"]["approved"], approval["decision"]["reason"]) == (answer == "y", "just because")
+    assert approval["decision"]["by"] == getpass.getuser()
+    (result,) = re.findall(r'result="(.*)"', cli("agents", "events", "asks", "one", "--types", "tool_end").stdout)
+    assert (
+        result
+        == {"y": "paid {'amount': 7}", "n": "This call was rejected by a person and not made: just because"}[answer]
+    )
+
+
+def test_ctrl_c_at_the_question_aborts_the_answer(project: Path, cli: Cli) -> None:
+    with Terminal(project, "agents", "chat", "asks", "one") as terminal:
+        terminal.read_until("> ")
+        terminal.write("pay\n")
+        terminal.read_until("[y/n] ")
+        terminal.write("\x03")
+        terminal.read_until("aborted")
+        terminal.read_until("> ")
+        terminal.write("\x03")
+        assert terminal.wait() == 0
+    (approval,) = json_of(cli("approvals", "list", "--state", "cancelled", "--json"))["approvals"]
+    assert approval["name"] == "pay"
+
+
+def test_a_question_can_be_left_to_somebody_else(project: Path, cli: Cli, place: list[str]) -> None:
+    with Terminal(project, "agents", "chat", "asks", "one", *place) as terminal:
+        terminal.read_until("> ")
+        terminal.write("pay\n")
+        terminal.read_until("[y/n] ")
+        terminal.write("\x04")
+        terminal.read_until("left open; it can still be decided: pyflue approvals approve ")
+        (approval,) = json_of(cli("approvals", "list", "--json"))["approvals"]
+        assert cli("approvals", "approve", approval["approval_id"]).exit_code == 0
+        terminal.read_until("It is paid.")
+
+
+def test_a_question_goes_away_when_somebody_else_decides(project: Path, cli: Cli) -> None:
+    with Terminal(project, "agents", "chat", "asks", "one") as terminal:
+        terminal.read_until("> ")
+        # What is typed before it is asked does not count as its answer.
+        terminal.write("pay\ny\n")
+        terminal.read_until("[y/n] ")
+        (approval,) = json_of(cli("approvals", "list", "--json"))["approvals"]
+        assert cli("approvals", "reject", approval["approval_id"]).exit_code == 0
+        terminal.read_until("decided elsewhere")
+        terminal.read_until("It is paid.")
+        terminal.read_until("> ")
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(project: Path, cli: Cli) -> None:
+    chatting = subprocess.Popen(
+        command_line(("agents", "chat", "asks", "one")), cwd=project, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert chatting.stdin is not None
+    assert chatting.stderr is not None
+    chatting.stdin.write("pay\n")
+    chatting.stdin.flush()
+    told = next(line for line in chatting.stderr if line.startswith("· waits for an approval: "))
+    assert cli("approvals", "approve", told.split()[-1]).exit_code == 0
+    out, _ = chatting.communicate("", timeout=20)
+    assert (chatting.returncode, out) == (0, "It is paid.\n")
 
 
 def test_ctrl_d_ends_the_chat(project: Path) -> None:

@@ -357,7 +357,7 @@ async def test_a_deleted_interaction_leaves_what_it_said(journal: Journal, clock
     await journal.finish(fence, DONE)
 
     if how == "by age":
-        assert await journal.delete_finished(before_us=clock.now_us() + 1, limit=10) == 1
+        assert await journal.delete_finished(before_us=clock.now_us() + 1, limit=10) == [new.run_id]
     else:
         assert await journal.delete(new.run_id) is RunStatus.COMPLETED
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import functools
+import threading
+from pathlib import Path
+
 import pytest
 
 from pyflue.agents import AgentCatalog, AgentEntry, AgentRequest, resolve_agent
+from pyflue.agents.files import plain_agent
 from pyflue.errors import AgentInvalid, AgentNotFound
 from pyflue.settings import load_settings
 
@@ -161,3 +168,32 @@ async def test_a_file_decides_who_may_talk_to_its_agent(project: AgentProject) -
     ):
         await guarded.allows(asked_for("emil"))
     assert await catalog.find("open").allows(REQUEST)
+
+
+async def test_a_plain_function_that_decides_keeps_nobody_else_waiting() -> None:
+    loop = asyncio.get_running_loop()
+    asked, answered = asyncio.Event(), threading.Event()
+
+    def authorize(request: AgentRequest) -> bool:
+        loop.call_soon_threadsafe(asked.set)
+        return answered.wait(10) and request.instance_id == "anna"
+
+    file = dataclasses.replace(plain_agent(Path()), authorize=authorize)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        decision = group.create_task(file.allows(REQUEST))
+        await asked.wait()  # the loop goes on while the function blocks
+        answered.set()
+    assert decision.result()
+    assert not await file.allows(dataclasses.replace(REQUEST, instance_id="bert"))
+
+
+async def test_whatever_can_be_called_may_decide() -> None:
+    class Hook:
+        async def __call__(self, request: AgentRequest) -> bool:
+            return asyncio.get_running_loop().is_running() and request.instance_id == "anna"
+
+    async def never(nobody: str, request: AgentRequest) -> bool:
+        return request.instance_id == nobody
+
+    for hook, answer in ((Hook(), True), (functools.partial(never, "bert"), False)):
+        assert await dataclasses.replace(plain_agent(Path()), authorize=hook).allows(REQUEST) is answer

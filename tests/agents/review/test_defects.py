@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import threading
 import weakref
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -312,10 +313,17 @@ async def test_a_hook_that_does_not_decide_is_no_wait_for_ever(monkeypatch: pyte
     async def authorize(request: Any) -> None:
         await asyncio.Event().wait()
 
-    file = dataclasses.replace(files.plain_agent(Path()), authorize=authorize)
+    released = threading.Event()
+
+    def blocks(request: Any) -> None:
+        released.wait(10)
+
     asked = files.AgentRequest(agent="a", instance_id="b", session=None, action="read", request=None)
-    with pytest.raises(AgentInvalid, match=r"did not decide within 0\.01 s"):
-        await file.allows(asked)
+    for hook in (authorize, blocks):
+        file = dataclasses.replace(files.plain_agent(Path()), authorize=hook)
+        with pytest.raises(AgentInvalid, match=r"did not decide within 0\.01 s"):
+            await file.allows(asked)
+    released.set()
 
 
 async def test_no_secret_shows_in_what_is_printed_of_a_command() -> None:
