@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import codec
@@ -31,17 +31,74 @@ class Shelves(Protocol):
     async def get(self, blob_id: str, blob_type: BlobType) -> bytes | None: ...
 
 
-class MemoryShelves:
-    """In memory, as long as this object lives."""
+class BlobsFull(ValueError):
+    """There is no room for a value, because all that is kept may still be needed."""
 
-    def __init__(self) -> None:
-        self._kept: dict[tuple[BlobType, str], bytes] = {}
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(
+            f"There is no room left for blobs: {limit_bytes:,} bytes are kept in memory, and runs under way may need "
+            "them. Raise `stateStore.maxBlobBytes`, or keep them on disk with `stateStore: {type: sqlite}`."
+        )
+
+
+class MemoryShelves:
+    """In memory, as long as this object lives.
+
+    With a limit, what was used least lately goes when that is reached, but none of the ids that `needed` gives.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_bytes: int | None = None,
+        needed: Callable[[], Set[str]] = frozenset,
+        on_drop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._needed = needed
+        self._on_drop = on_drop
+        self._bytes = 0
+        #: What was used last is the last.
+        self._kept: OrderedDict[tuple[BlobType, str], bytes] = OrderedDict()
 
     async def put(self, blob_id: str, data: bytes, blob_type: BlobType) -> None:
-        self._kept[blob_type, blob_id] = data
+        """Keep a blob.
+
+        Raises:
+            BlobsFull
+        """
+        key = blob_type, blob_id
+        if key not in self._kept:
+            if self._limit_bytes is not None and self._bytes + len(data) > self._limit_bytes:
+                self._make_room(len(data), self._limit_bytes)
+            self._bytes += len(data)
+            self._kept[key] = data
+        self._kept.move_to_end(key)
 
     async def get(self, blob_id: str, blob_type: BlobType) -> bytes | None:
-        return self._kept.get((blob_type, blob_id))
+        key = blob_type, blob_id
+        data = self._kept.get(key)
+        if data is not None:
+            self._kept.move_to_end(key)
+        return data
+
+    def _make_room(self, size: int, limit_bytes: int) -> None:
+        needed = self._needed()
+        # More than is wanted, so that the next ones need not look again.
+        enough = limit_bytes - size - limit_bytes // 8
+        dropped: list[tuple[BlobType, str]] = []
+        for key, data in self._kept.items():
+            if self._bytes <= enough:
+                break
+            if key[1] not in needed:
+                dropped.append(key)
+                self._bytes -= len(data)
+        for key in dropped:
+            del self._kept[key]
+        if dropped:
+            self._on_drop()
+        if self._bytes + size > limit_bytes:
+            raise BlobsFull(limit_bytes)
 
 
 class JournalShelves:
@@ -70,7 +127,7 @@ class Blobs:
         """Keep a JSON value and return its id.
 
         Raises:
-            ValueError: it is to be a flow and is none, or it is no JSON value.
+            ValueError: it is to be a flow and is none, or it is no JSON value; BlobsFull.
         """
         blob_id, raw = await aside(_written, data, blob_type, is_large=is_larger(data, LARGE))
         await self._shelves.put(blob_id, raw, blob_type)
@@ -106,6 +163,29 @@ class Blobs:
         self._flows[flow_id] = flow
         if len(self._flows) > _FLOWS:
             self._flows.popitem(last=False)
+        return flow
+
+
+class BlobsOfRun(Blobs):
+    """The blobs as one run sees them: notes which it has used."""
+
+    def __init__(self, blobs: Blobs, used: set[str]) -> None:
+        self._blobs = blobs
+        self._used = used
+
+    async def put(self, data: Any, blob_type: BlobType) -> str:
+        blob_id = await self._blobs.put(data, blob_type)
+        self._used.add(blob_id)
+        return blob_id
+
+    async def get(self, blob_id: str) -> tuple[Any, BlobType]:
+        found = await self._blobs.get(blob_id)
+        self._used.add(blob_id)
+        return found
+
+    async def flow(self, flow_id: str) -> Flow:
+        flow = await self._blobs.flow(flow_id)
+        self._used.add(flow_id)
         return flow
 
 

@@ -26,6 +26,8 @@ from .yaml_reader import Marks, PairList, read_document
 CONFIG_NAMES = ("stepflow-config.yml", "stepflow-config.yaml", "stepflow_config.yml", "stepflow_config.yaml")
 
 _LIMIT_BYTES = 8 * 1024 * 1024
+_BLOB_BYTES = 256 * 1024 * 1024
+_LEAST_BLOB_BYTES = 1024
 
 
 class ConfigInvalid(WorkflowInvalid):
@@ -141,6 +143,8 @@ class StateStore:
     database_url: str | None = None
     auto_migrate: bool = True
     max_connections: int = 10
+    #: The most bytes of blobs that are kept in memory.
+    max_blob_bytes: int = _BLOB_BYTES
     #: Everything as it was written.
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
@@ -232,7 +236,7 @@ _PLUGIN_KEYS: Mapping[str, tuple[str, ...]] = {
     "builtin": ("type",),
     "mock": ("type", "components"),
     "stepflow": ("type", "transport", "command", "args", "env", "url", "headers", *_TIMEOUTS),
-    "mcp": ("type", "command", "args", "env", *_TIMEOUTS),
+    "mcp": ("type", "command", "args", "env", "url", "headers", *_TIMEOUTS),
 }
 _RULE = ("plugin", "conditions", "componentAllow", "componentDeny", "component")
 
@@ -283,7 +287,7 @@ class _Reader:
             case "stepflow":
                 return self._server(entry, fields, place)
             case "mcp":
-                return self._program(self._timeouts(entry, fields, place), fields, place)
+                return self._mcp(self._timeouts(entry, fields, place), fields, place)
             case "mock":
                 return replace(entry, components=self._mapping_in(fields, "components", place))
             case _:
@@ -301,8 +305,25 @@ class _Reader:
         entry = replace(self._timeouts(entry, fields, place), transport=transport)
         if transport is not Transport.HTTP:
             return self._program(entry, fields, place)
+        return self._address(entry, fields, place)
+
+    def _mcp(self, entry: PluginEntry, fields: Mapping[str, Any], place: Place) -> PluginEntry:
+        has_url = fields.get("url") is not None
+        others = ("command", "args", "env") if has_url else ("headers",)
+        if wrong := [name for name in others if fields.get(name) is not None]:
+            problem = "belongs to a server that is started" if has_url else "belongs to a server with a `url`"
+            raise self._wrong((*place, wrong[0]), f"`{wrong[0]}` {problem}: give either `command` or `url`.")
+        if has_url:
+            return self._address(replace(entry, transport=Transport.HTTP), fields, place)
+        if fields.get("command") is None:
+            raise self._wrong(place, "`command` is missing, or `url`.")
+        return self._program(entry, fields, place)
+
+    def _address(self, entry: PluginEntry, fields: Mapping[str, Any], place: Place) -> PluginEntry:
         url = self._required(fields, "url", place)
         headers = self._strings(fields, "headers", place)
+        for name, text in headers.items():
+            self._check_variables(text, (*place, "headers", name))
         return replace(entry, url=self._checked_url(url, (*place, "url")), headers=headers)
 
     def _program(self, entry: PluginEntry, fields: Mapping[str, Any], place: Place) -> PluginEntry:
@@ -418,11 +439,15 @@ class _Reader:
         kind = self._optional(store, "type", str, place) or "inMemory"
         connections = self._optional(store, "maxConnections", int, place)
         migrate = self._optional(store, "autoMigrate", bool, place)
+        blob_bytes = self._optional(store, "maxBlobBytes", int, place)
+        if blob_bytes is not None and blob_bytes < _LEAST_BLOB_BYTES:
+            raise self._wrong((*place, "maxBlobBytes"), f"`maxBlobBytes` is a whole number from {_LEAST_BLOB_BYTES}.")
         return StateStore(
             type=kind,
             database_url=self._optional(store, "databaseUrl", str, place),
             auto_migrate=True if migrate is None else migrate,
             max_connections=10 if connections is None else connections,
+            max_blob_bytes=_BLOB_BYTES if blob_bytes is None else blob_bytes,
             settings=store,
         )
 

@@ -10,9 +10,10 @@ variable refers to are waited for, and bare names as in `paths.py`. The older `$
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from .exceptions import FlowMalformed, PathInvalid, Place, Problem
@@ -37,6 +38,8 @@ COMPANIONS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 NOTHING: Final[frozenset[str]] = frozenset()
+#: An expression of more parts remembers what it has found out about them in a run.
+_FEW: Final = 16
 _SPECIAL: Final = frozenset(SPECIAL_KEYS)
 
 
@@ -49,13 +52,18 @@ class State(Protocol):
         ...
 
     @property
-    def steps(self) -> Mapping[str, Outcome]:
-        """The steps that have finished, by id."""
+    def steps(self) -> dict[str, Outcome]:
+        """The steps that have finished, by id and in that order. What a step came to does not change."""
         ...
 
     @property
     def known(self) -> Container[str]:
         """The ids of all steps of the flow."""
+        ...
+
+    @property
+    def notes(self) -> dict[Expression, Any]:
+        """What large expressions remember of the run, so as not to look at everything again after each step."""
         ...
 
     def variable(self, name: str) -> Success | None:
@@ -97,7 +105,8 @@ class Expression:
         """The unfinished steps that must finish before more can be said; none if it can be evaluated.
 
         More may be needed when those have finished: branches are looked at when it is known which one is taken.
-        Steps that the flow does not have are not needed, they fail when they are evaluated.
+        Steps that the flow does not have are not needed, they fail when they are evaluated. Asked again in the same
+        run, a large expression names those that it has not named before, and at least one while any is unfinished.
         """
         references = self.references
         if not references:
@@ -283,9 +292,15 @@ class Coalesce(Expression):
     def needs(self, state: State) -> AbstractSet[str]:
         if not self.references:
             return NOTHING
-        for entry in self.entries:
+        is_large = len(self.entries) > _FEW
+        first: int = state.notes.get(self, 0) if is_large else 0
+        for index in range(first, len(self.entries)):
+            entry = self.entries[index]
             missing = entry.needs(state)
             if missing:
+                if is_large:
+                    # Those before it are passed over for good.
+                    state.notes[self] = index
                 return missing
             if not self._is_passed_over(entry.evaluate(state)):
                 break
@@ -318,13 +333,71 @@ class _Container(Expression):
         self._strict = NOTHING.union(*(member.references for member in members if not member.is_lazy))
 
     def needs(self, state: State) -> AbstractSet[str]:
+        if len(self._lazy) + len(self._strict) > _FEW:
+            return self._more_needs(state)
         if not self._lazy:
             return super().needs(state)
-        finished, known = state.steps, state.known
-        missing = {step_id for step_id in self._strict if step_id not in finished and step_id in known}
+        missing = self._strictly_needs(state)
         for member in self._lazy:
             missing |= member.needs(state)
         return missing or NOTHING
+
+    def _strictly_needs(self, state: State) -> set[str]:
+        finished, known = state.steps, state.known
+        return {step_id for step_id in self._strict if step_id not in finished and step_id in known}
+
+    def _more_needs(self, state: State) -> AbstractSet[str]:
+        """As `needs`; members are only asked again when a step has finished that they have named."""
+        notes: _Needs | None = state.notes.get(self)
+        if notes is None:
+            notes = state.notes[self] = _Needs(self._strictly_needs(state))
+            new = notes.ask(self._lazy, state) | notes.missing
+        else:
+            new = notes.ask(notes.concerned(state), state)
+        notes.seen = len(state.steps)
+        return new or notes.any()
+
+
+class _Needs:
+    """What a large list or object needs in one run, kept up while steps finish."""
+
+    __slots__ = ("_by_step", "missing", "seen")
+
+    def __init__(self, missing: set[str]) -> None:
+        #: The steps that have been named and have not finished.
+        self.missing = missing
+        #: How many steps had finished when it was looked at last.
+        self.seen = 0
+        #: The members that wait for a step.
+        self._by_step: dict[str, set[Expression]] = {}
+
+    def ask(self, members: Iterable[Expression], state: State) -> set[str]:
+        """The steps that members need and that have not been named yet."""
+        new: set[str] = set()
+        for member in members:
+            for step_id in member.needs(state):
+                self._by_step.setdefault(step_id, set()).add(member)
+                if step_id not in self.missing:
+                    self.missing.add(step_id)
+                    new.add(step_id)
+        return new
+
+    def concerned(self, state: State) -> set[Expression]:
+        """The members that have waited for one of the steps that have finished since."""
+        members: set[Expression] = set()
+        for step_id in islice(reversed(state.steps), len(state.steps) - self.seen):
+            self.missing.discard(step_id)
+            members |= self._by_step.pop(step_id, set())
+        return members
+
+    def any(self) -> AbstractSet[str]:
+        """One of those that are missing, if there is one."""
+        if not self.missing:
+            return NOTHING
+        # A set gives one away in no time, but is slow to show one after many have left.
+        one = self.missing.pop()
+        self.missing.add(one)
+        return {one}
 
 
 class Array(_Container):

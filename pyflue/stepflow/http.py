@@ -15,7 +15,7 @@ from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Receive, Scope, Send
 
 from .. import __version__, codec, errors
@@ -38,6 +38,7 @@ from .backend import (
     RunsWanted,
     StepView,
 )
+from .blobs import BlobsFull
 from .exceptions import FlowMalformed, LanguageError
 from .openapi import OPERATIONS, PREFIX, document
 from .outcome import Outcome, to_wire
@@ -66,6 +67,7 @@ _STATUSES: Mapping[type[Exception], int] = {
     NotAFlow: 400,
     RunRefused: 400,
     LanguageError: 400,
+    BlobsFull: 507,
     errors.RunNotFound: 404,
     errors.RunFinished: 409,
     errors.RunNotFinished: 409,
@@ -85,10 +87,13 @@ def api_routes(backend: Backend, *, prefix: str = PREFIX) -> list[BaseRoute]:
     api = _Api(backend, prefix)
     # A route is found by trying one after the other: what is asked for most goes first.
     ordered = sorted(OPERATIONS, key=lambda operation: operation.id != "create_run")
-    return [
+    routes = [
         Route(prefix + operation.path, _Endpoint(api.handlers[operation.id]), methods=[operation.method])
         for operation in ordered
     ]
+    # What is left of the prefix: whatever serves it would answer in a form of its own.
+    rest = _Rest(routes)
+    return [*routes, Route(prefix, rest), Route(prefix + "/{path:path}", rest)]
 
 
 def project_routes(services: Any) -> Sequence[BaseRoute]:
@@ -100,6 +105,25 @@ def project_routes(services: Any) -> Sequence[BaseRoute]:
     return api_routes(
         JournalBackend(services.engine, services.journal, folder=root, root=root, limit_bytes=limit_bytes)
     )
+
+
+class _Rest:
+    """Answers what no operation answers."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        allowed: set[str] = set()
+        for route in self._routes:
+            if route.matches(scope)[0] is Match.PARTIAL:
+                allowed |= route.methods or set()
+        if allowed:
+            answer = _json({"code": 405, "message": "Method Not Allowed"}, 405)
+            answer.headers["allow"] = ", ".join(sorted(allowed))
+        else:
+            answer = no_such_path(scope["path"])
+        await answer(scope, receive, send)
 
 
 class _Refused(Exception):
@@ -286,6 +310,12 @@ def error_answer(error: Exception) -> Response:
     if status == 503:
         response.headers["retry-after"] = "5"
     return response
+
+
+def no_such_path(path: str) -> Response:
+    """The answer to a request for something that there is not."""
+    told = f"There is nothing at {path[:200]!r}. GET {PREFIX}/openapi.json lists what there is."
+    return _json({"code": 404, "message": told}, 404)
 
 
 def _status_of(error: Exception) -> int:

@@ -1,12 +1,14 @@
 """Runs of stored flows in this process alone: implements `backend.Backend` without an engine or a journal.
 
 What `StepflowRuntime` uses unless its config says where state is kept. Nothing outlives the process; of runs that have
-ended, the last thousand are kept.
+ended, the last thousand are kept, of blobs as many as the config's `stateStore.maxBlobBytes` lets: those that a run
+under way has stored, read, or got the id of are never dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,17 +34,21 @@ from .backend import (
     StoredFlow,
 )
 from .batch import DEFAULT_CONCURRENCY, Batch, run_batch
-from .blobs import Blobs, MemoryShelves
+from .blobs import Blobs, BlobsOfRun, MemoryShelves
+from .config import StateStore
 from .document import Flow
 from .failures import FlowStuck
 from .keeper import DirectKeeper, Place
 from .outcome import ErrorCode, Failed, Outcome, Skipped
 from .plugins.environment import Environment
+from .reach import look_of
 from .services import surround
 from .stored_flows import checked, find_flow, store_flow, view_flow
+from .validation import Look
 from .variables import redact, secret_paths_of, secrets_among
 
 _KEPT = 1000
+_BLOB_ID = re.compile(r"[0-9a-f]{64}")
 #: Where the steps are that `steps` shows.
 _FIRST = "[0]/"
 
@@ -61,6 +67,8 @@ class _Run:
     completed_us: int | None = None
     outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
     steps: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    #: The ids of the blobs that it has stored or read.
+    blobs: set[str] = field(default_factory=set[str])
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -82,7 +90,11 @@ class MemoryBackend:
     def __init__(self, environment: Environment, *, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._environment = environment
-        self._blobs = Blobs(MemoryShelves())
+        self._look: Look | None = None
+        limit_blob_bytes = (environment.config.state_store or StateStore()).max_blob_bytes
+        self._blobs = Blobs(
+            MemoryShelves(limit_bytes=limit_blob_bytes, needed=self._needed_blobs, on_drop=self._dropped)
+        )
         self._runs: dict[str, _Run] = {}
         self._keys: dict[str, tuple[NewRun, str]] = {}
         self._is_closed = False
@@ -104,7 +116,9 @@ class MemoryBackend:
     # Flows
 
     async def store_flow(self, flow: Any, *, dry_run: bool = False) -> StoredFlow:
-        return await store_flow(self._blobs, flow, dry_run=dry_run)
+        if self._look is None:
+            self._look = look_of(self._environment.config, ready=self._environment.ready)
+        return await store_flow(self._blobs, flow, look=self._look, dry_run=dry_run)
 
     async def flow(self, flow_id: str) -> FlowView:
         return await view_flow(self._blobs, flow_id)
@@ -153,7 +167,7 @@ class MemoryBackend:
             run_id=run.run_id,
             router=self._environment.router,
             keeper=_Keeper(run.steps),
-            blobs=self._blobs,
+            blobs=BlobsOfRun(self._blobs, run.blobs),
             backoff=self._environment.config.backoff,
             secrets=secrets_among(batch.flow, batch.variables),
         )
@@ -249,6 +263,19 @@ class MemoryBackend:
         if not run.status.is_final:
             raise RunNotFinished(run_id, JournalStatus.RUNNING, "deleted")
         self._let_go(run_id)
+
+    def _needed_blobs(self) -> set[str]:
+        """The flows of runs, and the blobs that those under way have used, or have been given the ids of."""
+        ids = {run.new.flow_id for run in self._runs.values()}
+        for run in self._runs.values():
+            if not run.status.is_final:
+                given = (run.new.inputs, run.new.variables, run.new.overrides, run.flow.source)
+                ids.update(run.blobs, _BLOB_ID.findall(repr(given)))
+        return ids
+
+    def _dropped(self) -> None:
+        """Flows may be among what was dropped: to store one again is to keep it again."""
+        self._blobs.known.clear()
 
     def _find(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)

@@ -109,6 +109,7 @@ OPERATIONS: Sequence[Operation] = (
         summary="Look a flow over and keep it",
         body="StoreFlowRequest",
         answer="StoreFlowResponse",
+        errors={507: "There is no room for it."},
     ),
     Operation(
         id="get_flow",

@@ -195,6 +195,14 @@ class Router:
                 return route
         raise self._unroutable(component, f"no rule of route {entry.pattern!r} admits {component!r} with this input")
 
+    def candidates(self, component: str) -> list[tuple[str, str]]:
+        """The plugins that a component may be found in, depending on the input, and how each of them knows it."""
+        found = self._find(component)
+        if found is None:
+            return []
+        inner = [(each.rule, _inner(each.rule, *found)) for each in found[0].rules]
+        return [(rule.plugin, name) for rule, name in inner if name is not None and rule.admits(name)]
+
     def paths_to(self, plugin_name: str, component: str) -> list[str]:
         """The paths by which flows reach a component of a plugin, with some input at least."""
         paths: list[str] = []

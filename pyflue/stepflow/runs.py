@@ -37,6 +37,7 @@ from .backend import (
 )
 from .backend import StepStatus as ShownStatus
 from .blobs import Blobs
+from .config import ConfigInvalid
 from .dialect import INLINE
 from .document import Flow
 from .durable import ended_as, step_segment
@@ -44,7 +45,9 @@ from .environments import environments_of
 from .inline import FLOW_FAILED, inline_workflow, item_name
 from .outcome import ErrorCode, Failed, Outcome, Skipped, Success, from_wire
 from .overrides import apply_overrides
+from .reach import look_of
 from .stored_flows import checked, find_flow, store_flow, view_flow
+from .validation import Look, without_config
 from .variables import redact, secret_paths_of
 from .workflow import blobs_of
 
@@ -61,6 +64,10 @@ _STATUSES: Mapping[JournalStatus, RunStatus] = {
     JournalStatus.CANCELLED: RunStatus.CANCELLED,
 }
 _FLOW_TAG = "flow:"
+#: For people who look at lists of runs: all of these have the same workflow's name.
+_NAME_TAG = "flow_name:"
+#: As the server takes tags from others.
+_TAG_CHARACTERS = 128
 _STEPS_AT_ONCE = 1000
 _LISTED_AT_ONCE = 100
 
@@ -80,6 +87,7 @@ class JournalBackend:
     ) -> None:
         """`folder` and `root` are where the config is looked for; `config` is one that runs are to have instead."""
         self._config = config
+        self._known_look: tuple[object, Look] = None, without_config
         self._engine = engine
         self._journal = journal
         self._folder = folder
@@ -98,7 +106,21 @@ class JournalBackend:
     # Flows
 
     async def store_flow(self, flow: Any, *, dry_run: bool = False) -> StoredFlow:
-        return await store_flow(self._blobs, flow, dry_run=dry_run)
+        return await store_flow(self._blobs, flow, look=await self._look(), dry_run=dry_run)
+
+    async def _look(self) -> Look:
+        """Where components lead by the config that runs have now. One that cannot be used is for runs to tell."""
+        try:
+            async with environments_of(self._engine.resources).use(
+                self._folder, self._root, self._config
+            ) as environment:
+                known, look = self._known_look
+                if known is not environment:
+                    look = look_of(environment.config, ready=environment.ready)
+                    self._known_look = environment, look
+                return look
+        except ConfigInvalid:
+            return without_config
 
     async def flow(self, flow_id: str) -> FlowView:
         return await view_flow(self._blobs, flow_id)
@@ -112,7 +134,8 @@ class JournalBackend:
         return _shown_id((await self._submit(new)).run_id)
 
     async def _submit(self, new: NewRun, *, eager: bool = False) -> RunHandle:
-        await checked(await self._flow(new.flow_id), new)
+        flow = await self._flow(new.flow_id)
+        await checked(flow, new)
         payload: dict[str, Any] = {"flow_id": new.flow_id, "inputs": list(new.inputs)}
         if new.overrides:
             payload["overrides"] = new.overrides
@@ -128,7 +151,7 @@ class JournalBackend:
             workflow=workflow,
             payload=Raw(codec.encode(payload)),
             parsed=workflow.parse(payload),
-            tags=(f"{_FLOW_TAG}{new.flow_id}",),
+            tags=(*_name_tag(flow), f"{_FLOW_TAG}{new.flow_id}"),
             definition=definition,
             idempotency_key=new.idempotency_key,
         )
@@ -212,6 +235,8 @@ class JournalBackend:
         if wanted.root_run_id is not None:
             return await self._by_root(wanted)
         statuses = [theirs for theirs, ours in _STATUSES.items() if wanted.status in {None, ours}]
+        if not statuses:
+            return []  # nothing is paused here
         where = RunFilter(
             workflows=[INLINE],
             statuses=statuses if wanted.status is not None else (),
@@ -326,6 +351,12 @@ class JournalBackend:
             if not steps:
                 return
             after = steps[-1].key
+
+
+def _name_tag(flow: Flow) -> tuple[str, ...]:
+    """The tag that says which flow it is, with what tags may hold of its name; none if there is none."""
+    name = " ".join("".join(" " if c == "," or not c.isprintable() else c for c in flow.name or "").split())
+    return (f"{_NAME_TAG}{name}"[:_TAG_CHARACTERS].rstrip(),) if name else ()
 
 
 def engine_id_of(run_id: str) -> str:

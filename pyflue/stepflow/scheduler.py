@@ -42,6 +42,11 @@ class Routed(Protocol):
 class StepServices(RunServices, Protocol):
     """The services of one attempt at a step."""
 
+    @property
+    def times_again(self) -> int:
+        """How often the component was called once more in this attempt."""
+        ...
+
     async def close(self) -> None:
         """End what was begun and not waited for."""
         ...
@@ -299,13 +304,15 @@ class FlowRun:
     def _perform(self, step: FlowStep, route: Routed, given: Any) -> Awaitable[Outcome]:
         around = self._around
         plugin, component = route.plugin, route.component
+        times_again = 0
 
         async def attempt(number: int, place: Place) -> Any:
+            nonlocal times_again
             services = around.services(place, self._flow, step.id)
             call = ComponentCall(
                 component=component,
                 input=given,
-                attempt=number,
+                attempt=number + times_again,
                 run_id=around.run_id,
                 flow_id=self._flow_id,
                 step_id=step.id,
@@ -332,6 +339,7 @@ class FlowRun:
                     raise failed from error
                 raise redacted(failed, around.secrets) from None
             finally:
+                times_again += services.times_again
                 await services.close()
 
         call = StepCall(

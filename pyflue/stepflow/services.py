@@ -41,6 +41,7 @@ class _Submitted:
 
     task: asyncio.Task[list[Outcome]]
     run: SubRun
+    completed_at: str | None = None
     ended: list[int] = field(default_factory=list[int])
     outcomes: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
 
@@ -70,6 +71,7 @@ class StepServices:
         self._submitted: dict[str, _Submitted] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_closed = False
+        self.times_again = 0
         # Requests of a component come in the tasks of its plugin, which belong to no run.
         self._context = contextvars.copy_context()
 
@@ -82,6 +84,9 @@ class StepServices:
         return await self._blobs.get(blob_id)
 
     # Flows
+
+    async def stored_flow(self, flow_id: str) -> Flow:
+        return await self._blobs.flow(flow_id)
 
     async def run_flows(
         self,
@@ -119,10 +124,13 @@ class StepServices:
         if task.done() and not task.cancelled() and (error := task.exception()) is not None:
             raise error
         outcomes = [submitted.outcomes.get(position) for position in range(len(submitted.run.outcomes))]
-        return replace(submitted.run, outcomes=outcomes, ended=list(submitted.ended))
+        return replace(
+            submitted.run, outcomes=outcomes, ended=list(submitted.ended), completed_at=submitted.completed_at
+        )
 
     def begin_again(self) -> None:
         self._uses.clear()
+        self.times_again += 1
 
     async def flow_metadata(self, step_id: str | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         if step_id is None:
@@ -167,9 +175,14 @@ class StepServices:
             flow_name=flow.name,
             outcomes=[None] * len(inputs),
             ended=[],
-            created_at=clock.rfc3339(clock.to_datetime(clock.SystemClock().now_us())),
+            created_at=_now(),
         )
         made = self._submitted[run_id] = _Submitted(task=task, run=run, ended=ended, outcomes=outcomes)
+
+        def note_time(task: asyncio.Task[list[Outcome]]) -> None:
+            made.completed_at = _now()
+
+        task.add_done_callback(note_time)
         return made
 
     def _batch(
@@ -269,6 +282,10 @@ def surround(
         secrets=secrets,
     )
     return around
+
+
+def _now() -> str:
+    return clock.rfc3339(clock.to_datetime(clock.SystemClock().now_us()))
 
 
 def _read(flow: Any) -> Flow:

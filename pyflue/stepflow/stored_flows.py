@@ -12,7 +12,7 @@ from .exceptions import LanguageError
 from .overrides import apply_overrides
 from .plugins.port import BlobType
 from .sizes import LARGE, aside, is_larger
-from .validation import Diagnostics, diagnose
+from .validation import Diagnostics, Look, diagnose
 from .variables import resolve_variables
 
 _KNOWN = 256
@@ -21,16 +21,16 @@ _LONGEST_KNOWN_BYTES = 64 * 1024
 _MANY_STEPS = 1000
 
 
-async def store_flow(blobs: Blobs, value: Any, *, dry_run: bool) -> StoredFlow:
-    """Look a flow over and keep it. As `Backend.store_flow`.
+async def store_flow(blobs: Blobs, value: Any, *, look: Look, dry_run: bool) -> StoredFlow:
+    """Look a flow over and keep it. As `Backend.store_flow`; `look` is what its config says of components.
 
     Callers that run a flow again and again give it each time: what was found in the same text is known.
     """
     text = _text_of(value)
     known = None if text is None or dry_run else blobs.known.get(text)
-    if known is not None:
-        return known
-    flow, found = await aside(_looked_over, value, is_large=is_larger(value, LARGE))
+    if known is not None and known[0] is look:
+        return known[1]
+    flow, found = await aside(_looked_over, value, look, is_large=is_larger(value, LARGE))
     if found.num_fatal:
         return StoredFlow(flow_id=None, diagnostics=found.to_base(), is_stored=False)
     is_large = len(flow.steps) > _MANY_STEPS
@@ -42,13 +42,13 @@ async def store_flow(blobs: Blobs, value: Any, *, dry_run: bool) -> StoredFlow:
     if text is not None and not dry_run:
         if len(blobs.known) >= _KNOWN:
             blobs.known.clear()
-        blobs.known[text] = answer
+        blobs.known[text] = look, answer
     return answer
 
 
-def _looked_over(value: Any) -> tuple[Flow, Diagnostics]:
+def _looked_over(value: Any, look: Look) -> tuple[Flow, Diagnostics]:
     flow = read_flow(value)
-    return flow, diagnose(flow)
+    return flow, diagnose(flow, look)
 
 
 def _text_of(value: Any) -> bytes | None:

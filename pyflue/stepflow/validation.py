@@ -2,15 +2,16 @@
 
 `diagnose` looks at everything without running it, in branches not taken, too. Kinds, levels and texts are those of
 stepflow-ai/stepflow `crates/stepflow-analysis`, in two written forms: the one of its time (`to_base`) and the newer one
-with numbers (`to_next`). The kinds from 1900 are ours: keys that have no effect.
+with numbers (`to_next`). The kinds from 1900 are ours: keys that have no effect, and a component that wants a config.
+What a config says of components comes in as a function (`Look`): nothing of it is known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from .document import FLOW_KEYS, FLOW_SCHEMA, ON_ERROR_KEYS, STEP_KEYS, Flow, FlowStep, read_flow
 from .exceptions import FlowMalformed, Place, place_text
@@ -65,6 +66,7 @@ class Kind(StrEnum):
     UNKNOWN_KEY = "unknownKey"  #: ours: a field that is not one
     IGNORED_KEY = "ignoredKey"  #: ours: a key beside one that makes the object an expression
     MISSPELT_EXPRESSION = "misspeltExpression"  #: ours: `$steps`
+    UNROUTED_COMPONENT = "unroutedComponent"  #: ours: it is not built in, and there is no config
     INVALID_SUBFLOW_LITERAL = "invalidSubflowLiteral"
     UNDEFINED_VARIABLE = "undefinedVariable"
     UNDEFINED_REQUIRED_VARIABLE = "undefinedRequiredVariable"
@@ -98,6 +100,7 @@ _CODES: Final[Mapping[Kind, int]] = {
     Kind.UNKNOWN_KEY: 1900,
     Kind.IGNORED_KEY: 1901,
     Kind.MISSPELT_EXPRESSION: 1902,
+    Kind.UNROUTED_COMPONENT: 1910,
     Kind.INVALID_SUBFLOW_LITERAL: 2003,
     Kind.UNDEFINED_VARIABLE: 2004,
     Kind.UNDEFINED_REQUIRED_VARIABLE: 2005,
@@ -121,6 +124,7 @@ _TEXTS: Final[Mapping[Kind, str]] = {
     Kind.UNKNOWN_KEY: "`{key}` is not a field of {owner} and has no effect. {advice}",
     Kind.IGNORED_KEY: "`{key}` has no effect beside `{expression}`. {advice}",
     Kind.MISSPELT_EXPRESSION: "`{key}` is an ordinary key, not an expression. {advice}",
+    Kind.UNROUTED_COMPONENT: "Component '{component}' in step '{stepId}' needs a config: {error}",
     Kind.INVALID_SUBFLOW_LITERAL: "Invalid subflow literal: {error}",
     Kind.UNDEFINED_VARIABLE: "Undefined variable '{variable}' referenced in {context}",
     Kind.UNDEFINED_REQUIRED_VARIABLE: "Undefined required variable '{variable}' referenced in {context}",
@@ -137,6 +141,31 @@ _BASE_TEXTS: Final[Mapping[Kind, str]] = {
     Kind.MISSING_FLOW_NAME: "Workflow has no name defined",
     Kind.MISSING_FLOW_DESCRIPTION: "Workflow has no description defined",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """Where the path of a component leads."""
+
+    #: Why it leads nowhere; empty if it leads to a component, or to a plugin that would have to be asked.
+    problem: str = ""
+    #: Whether a config says so. If not, the flow may be meant for one that is not here.
+    is_certain: bool = True
+    #: The built-in components that it may be, by their own paths.
+    built_in: Set[str] = frozenset()
+
+
+#: Says where the path of a component leads.
+Look: TypeAlias = Callable[[str], Reach]
+
+#: The fields of built-in components that hold a flow.
+_FLOW_FIELDS: Final[Mapping[str, str]] = {"/map": "workflow", "/iterate": "flow"}
+
+
+def without_config(component: str) -> Reach:
+    """Built-in components by the paths that they usually have; nothing is said of others."""
+    name = component.removeprefix("/builtin")
+    return Reach(built_in=frozenset({name} & _FLOW_FIELDS.keys()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,9 +286,9 @@ class Diagnostics:
         return sum(diagnostic.level is level for diagnostic in self.diagnostics)
 
 
-def diagnose(flow: Flow) -> Diagnostics:
-    """Everything that can be said about a flow without its config."""
-    return Diagnostics(tuple(_Diagnosis(flow).run()))
+def diagnose(flow: Flow, look: Look = without_config) -> Diagnostics:
+    """Everything that can be said about a flow without running it; `look` is what its config says."""
+    return Diagnostics(tuple(_Diagnosis(flow, look).run()))
 
 
 def diagnose_config(
@@ -287,8 +316,11 @@ def diagnose_config(
 class _Diagnosis:
     """Looks at one flow."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, look: Look, *, is_a_part: bool = False) -> None:
+        """`is_a_part`: it is what a step does, and has its name from there."""
         self._flow = flow
+        self._look = look
+        self._is_a_part = is_a_part
         self._found: list[Diagnostic] = []
         self._says_no_variables = False
 
@@ -304,7 +336,7 @@ class _Diagnosis:
         self._reachability()
         self._keys()
         for step in self._flow.steps:
-            self._sub_flows(step.input.source, (*step.path, "input"))
+            self._sub_flows(step)
         return self._found
 
     def _add(self, kind: Kind, path: Place, *, of_key: bool = False, hint: str = "", **fields: Any) -> None:
@@ -322,6 +354,8 @@ class _Diagnosis:
         for step in self._flow.steps:
             if not step.id.strip():
                 self._add(Kind.EMPTY_STEP_ID, (*step.path, "id"))
+        if self._is_a_part:
+            return
         if not (self._flow.name or "").strip():
             self._add(Kind.MISSING_FLOW_NAME, ("name",))
         if self._flow.description is None:
@@ -396,13 +430,17 @@ class _Diagnosis:
 
     def _components(self) -> None:
         for step in self._flow.steps:
-            if not step.component.startswith("/"):
+            reach = Reach(problem="Component path must start with '/'")
+            if step.component.startswith("/"):
+                reach = self._look(step.component)
+            if reach.problem:
+                kind = Kind.INVALID_COMPONENT if reach.is_certain else Kind.UNROUTED_COMPONENT
                 self._add(
-                    Kind.INVALID_COMPONENT,
+                    kind,
                     (*step.path, "component"),
                     stepId=step.id,
                     component=step.component,
-                    error="Component path must start with '/'",
+                    error=reach.problem,
                 )
 
     def _reachability(self) -> None:
@@ -458,19 +496,38 @@ class _Diagnosis:
 
     # Sub-flows
 
-    def _sub_flows(self, value: Any, path: Place) -> None:
-        for form in forms(value, path):
+    def _sub_flows(self, step: FlowStep) -> None:
+        expected = self._flow_places(step)
+        for form in forms(step.input.source, (*step.path, "input")):
             if form.key != "$literal":
                 continue
-            for sub_flow, place in _flows_in(form.value["$literal"], (*form.path, "$literal")):
-                try:
-                    flow = read_flow(sub_flow)
-                except FlowMalformed as error:
-                    self._add(Kind.INVALID_SUBFLOW_LITERAL, place, error=f"Failed to parse subflow: {error}")
-                    continue
-                for found in _Diagnosis(flow).run():
-                    of_key = found.kind in (Kind.UNKNOWN_KEY, Kind.IGNORED_KEY, Kind.MISSPELT_EXPRESSION)
-                    self._add(found.kind, (*place, *found.path), of_key=of_key, hint=found.advice, **found.fields)
+            for sub_flow, place in _flows_in(form.value["$literal"], (*form.path, "$literal"), expected):
+                self._sub_flow(sub_flow, place)
+
+    def _sub_flow(self, value: Any, place: Place) -> None:
+        try:
+            flow = read_flow(value)
+        except FlowMalformed as error:
+            self._add(Kind.INVALID_SUBFLOW_LITERAL, place, error=f"Failed to parse subflow: {error}")
+            return
+        for found in _Diagnosis(flow, self._look, is_a_part=_is_no_flow(value)).run():
+            of_key = found.kind in (Kind.UNKNOWN_KEY, Kind.IGNORED_KEY, Kind.MISSPELT_EXPRESSION)
+            self._add(found.kind, (*place, *found.path), of_key=of_key, hint=found.advice, **found.fields)
+
+    def _flow_places(self, step: FlowStep) -> Set[Place]:
+        """Where in the literals of a step's input its component expects a flow."""
+        source, path = step.input.source, (*step.path, "input")
+        if not isinstance(source, dict):
+            return frozenset()
+        fields = cast("dict[str, Any]", source)
+        places: set[Place] = set()
+        for component in self._look(step.component).built_in & _FLOW_FIELDS.keys():
+            name = _FLOW_FIELDS[component]
+            if special_key(fields) is not None:
+                places.update((*place, name) for place in _literals(fields, path))
+            elif name in fields:
+                places.update(_literals(fields[name], (*path, name)))
+        return places
 
 
 def _expressions(step: FlowStep) -> Iterator[tuple[Expression, Place]]:
@@ -525,8 +582,36 @@ def _is_no_literal(fields: Mapping[str, Any]) -> bool:
     return "$literal" not in fields
 
 
-def _flows_in(value: Any, path: Place) -> Iterator[tuple[Mapping[str, Any], Place]]:
-    """The flows in a literal, known by their full schema; what is inside of them is looked at with them."""
+def _literals(value: Any, path: Place) -> Iterator[Place]:
+    """Where the literals are of which one becomes the value of an expression."""
+    if not isinstance(value, dict):
+        return
+    fields = cast("dict[str, Any]", value)
+    match special_key(fields):
+        case "$literal":
+            yield (*path, "$literal")
+        case "$if":
+            for name in ("then", "else"):
+                yield from _literals(fields.get(name), (*path, name))
+        case "$coalesce":
+            for index, entry in enumerate(fields["$coalesce"]):
+                yield from _literals(entry, (*path, "$coalesce", index))
+        case "$variable":
+            yield from _literals(fields.get("default"), (*path, "default"))
+        case _:
+            return
+
+
+def _flows_in(value: Any, path: Place, expected: Set[Place]) -> Iterator[tuple[Any, Place]]:
+    """The flows in a literal, known by their full schema or by their place; their own are looked at with them."""
+    if path in expected:
+        yield value, path
+        return
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        inside = {name: (*path, name) for name in fields if (*path, name) in expected}
+        yield from ((fields[name], place) for name, place in inside.items())
+        value = {name: item for name, item in fields.items() if name not in inside}
     for fields, place in _objects(value, path, _is_no_flow):
         if not _is_no_flow(fields):
             yield fields, place

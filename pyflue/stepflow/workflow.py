@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from .. import workflows
 from ..engine import FlueContext, Graph, GraphEdge, GraphNode, Recovery, calls_of
@@ -21,7 +21,7 @@ from ..typed import misfits
 from ..workflows import Finding, Source
 from .batch import Batch, run_batch
 from .blobs import Blobs, JournalShelves
-from .config import ConfigInvalid, find_config, read_config
+from .config import ConfigInvalid, default_config, find_config, read_config
 from .dialect import KIND
 from .document import Flow, flow_id, read_flow_text
 from .durable import DurableKeeper
@@ -31,7 +31,8 @@ from .failures import FlowStuck
 from .keeper import Place
 from .outcome import Failed, Outcome, Skipped, Success
 from .services import surround
-from .validation import Level, diagnose
+from .standalone import standalone
+from .validation import Diagnostics, Level, Look, diagnose, without_config
 from .variables import declared_variables, resolve_variables, secrets_among
 
 #: Variables of flows in files: this and the name in capitals.
@@ -48,6 +49,8 @@ class FlowWorkflow:
     flow: Flow
     input_schema: Mapping[str, Any]
     output_schema: Mapping[str, Any]
+    #: What was found in it when it was loaded, with the config of that time.
+    found: Diagnostics
     kind: str = KIND
     recovery: Recovery = Recovery.RESUME
     is_strict: bool = False
@@ -67,7 +70,7 @@ class FlowWorkflow:
                 column=one.column,
                 code=one.code,
             )
-            for one in diagnose(self.flow).shown
+            for one in self.found.shown
         ]
 
     def parse(self, payload: Any) -> Any:
@@ -201,31 +204,35 @@ def load_flow(source: Source) -> FlowWorkflow:
         first = error.problems[0]
         details = {"problems": [problem.to_dict() for problem in error.problems]}
         raise WorkflowInvalid(where, str(error), line=first.line, details=details) from error
-    found = [one for one in diagnose(flow).diagnostics if one.level is Level.FATAL]
-    if found:
-        problem = "; ".join(one.text for one in found)
-        problems = [{"message": one.text, "code": one.code, "line": one.line, "column": one.column} for one in found]
-        raise WorkflowInvalid(where, f"{problem}.", line=found[0].line, details={"problems": problems})
-    _check_config(source)
+    look, unusable = _look(source)
+    found = diagnose(flow, look)
+    fatal = [one for one in found.diagnostics if one.level is Level.FATAL]
+    if fatal:
+        problem = "; ".join(one.text for one in fatal)
+        problems = [{"message": one.text, "code": one.code, "line": one.line, "column": one.column} for one in fatal]
+        raise WorkflowInvalid(where, f"{problem}.", line=fatal[0].line, details={"problems": problems})
+    if unusable is not None:
+        raise WorkflowInvalid(where, f"its config cannot be used: {unusable}") from unusable
     return FlowWorkflow(
         name=source.name,
         path=source.path,
         version=hashlib.sha256(data).hexdigest(),
         flow=flow,
-        input_schema=_as_schema(flow.input_schema),
-        output_schema=_as_schema(flow.output_schema),
+        input_schema=standalone(flow.input_schema, flow.schemas.get("$defs") or {}),
+        output_schema=standalone(flow.output_schema, flow.schemas.get("$defs") or {}),
+        found=found,
     )
 
 
-def _check_config(source: Source) -> None:
+def _look(source: Source) -> tuple[Look, ConfigInvalid | None]:
+    """Where components lead by the config that the flow is going to run with, or why that cannot be used."""
+    from .reach import look_of
+
     try:
         path = find_config(source.path.parent, source.root)
-        if path is not None:
-            read_config(path)
+        return look_of(default_config(source.path.parent) if path is None else read_config(path)), None
     except ConfigInvalid as error:
-        from ..workflows.modules import shown
-
-        raise WorkflowInvalid(shown(source), f"its config cannot be used: {error}") from error
+        return without_config, error
 
 
 def graph_of(flow: Flow) -> Graph:
@@ -244,7 +251,3 @@ def graph_of(flow: Flow) -> Graph:
 
 def _references(references: frozenset[str], flow: Flow) -> list[str]:
     return sorted((one for one in references if one in flow.by_id), key=lambda one: flow.by_id[one].index)
-
-
-def _as_schema(schema: Any) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", schema) if isinstance(schema, Mapping) else {}

@@ -14,16 +14,17 @@ import pytest
 from pyflue.stepflow.builtin import BuiltinPlugin
 from pyflue.stepflow.plugins.http import HttpPlugin, HttpSettings
 from pyflue.stepflow.plugins.mcp import McpPlugin, McpSettings
+from pyflue.stepflow.plugins.mcp_http import McpHttpPlugin, McpHttpSettings
 from pyflue.stepflow.plugins.mock import MockPlugin
 from pyflue.stepflow.plugins.port import ComponentFailed, ComponentInfo, Plugin
 from pyflue.stepflow.plugins.stdio import StdioPlugin, StdioSettings
 from pyflue.stepflow.plugins.subprocess import SubprocessPlugin, SubprocessSettings
 from tests.promises import promise
-from tests.stepflow.plugins.doubles import PYTHON, SERVERS, call_of, children, failure_of, web_server
+from tests.stepflow.plugins.doubles import PYTHON, SERVERS, call_of, children, failure_of, mcp_server, web_server
 
-KINDS = ("stdio", "http", "subprocess", "mcp", "mock", "builtin")
+KINDS = ("stdio", "http", "subprocess", "mcp", "mcp_http", "mock", "builtin")
 #: Those whose components can be made to wait.
-WORKING = ("stdio", "http", "subprocess", "mcp")
+WORKING = ("stdio", "http", "subprocess", "mcp", "mcp_http")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ async def made(kind: str, tmp_path: Path, stack: AsyncExitStack) -> Made:
             plugin = SubprocessPlugin("p", SubprocessSettings(args=[str(SERVERS / "web.py")], **script))
         case "mcp":
             plugin = McpPlugin("p", McpSettings(args=[str(SERVERS / "tools.py")], **script))
+            good = ("/echo", {"value": "é\n"}, [{"type": "text", "text": "é\n"}])
+        case "mcp_http":
+            plugin = McpHttpPlugin("p", McpHttpSettings(url=await stack.enter_async_context(mcp_server())))
             good = ("/echo", {"value": "é\n"}, [{"type": "text", "text": "é\n"}])
         case "mock":
             echo = {"behaviors": {'{"value": "é\\n"}': {"outcome": "success", "result": {"value": "é\n"}}}}
@@ -134,7 +138,7 @@ async def test_a_call_that_is_given_up_keeps_no_other_from_its_answer(subject: M
     assert await subject.plugin.execute(call_of(*subject.good[:2])) == subject.good[2]
 
 
-@pytest.mark.parametrize("kind", ["stdio", "subprocess", "mcp"])
+@pytest.mark.parametrize("kind", ["stdio", "subprocess", "mcp", "mcp_http"])
 async def test_calls_under_way_fail_when_it_is_closed(subject: Made, tmp_path: Path) -> None:
     await subject.plugin.components()
     call = asyncio.create_task(subject.plugin.execute(call_of("/wait", {"until": str(tmp_path / "never")})))

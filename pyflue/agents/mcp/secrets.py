@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
+from ...mcp_http import secrets_in
 from ...settings import McpServerSettings
 
 _SECRET_NAME = re.compile(r"key|token|secret|pass|auth|cred|cookie|session", re.IGNORECASE)
@@ -34,17 +35,7 @@ def _values(settings: McpServerSettings) -> Iterator[tuple[str, str]]:
             is_named_so or not value.startswith(("/", "./", "../", "~/"))
         ):
             yield f"env {name}", value
-    for name, value in settings.headers.items():
-        if len(value) >= _SHORTEST_OF_A_SECRET:
-            yield f"header {name}", value
-        scheme, _, rest = value.partition(" ")
-        if scheme and len(rest.strip()) >= _SHORTEST_OF_A_SECRET:
-            yield f"header {name}", rest.strip()
-    if settings.url:
-        parts = urlsplit(settings.url)
-        for value in (parts.password, parts.username, parts.query, *(value for _, value in parse_qsl(parts.query))):
-            if value and len(value) >= _SHORTEST_OF_A_SECRET:
-                yield "part of the url", value
+    yield from secrets_in(settings.url or "", settings.headers)
 
 
 def shown_url(url: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,6 @@ from .listing import Arguments, McpTool
 from .results import content_of
 from .secrets import Secrets
 from .stdio import StdioTransport
-
-#: What the SDK tells its log (answers that it cannot read, with parts of them) we raise, without what is secret.
-logging.getLogger("mcp").addHandler(logging.NullHandler())
 
 
 class Server:

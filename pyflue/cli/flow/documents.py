@@ -68,11 +68,15 @@ class Read:
     findings: tuple[Finding, ...]
 
 
-def read_flow_file(path: Path) -> Read:
-    """Read a flow and look it over. Findings that say only what could not be checked are left out."""
+def read_flow_file(path: Path, config: StepflowConfig | None = None) -> Read:
+    """Read a flow and look it over, with its config if that is given.
+
+    Findings that say only what could not be checked are left out.
+    """
     from ...stepflow.document import read_flow_text
     from ...stepflow.exceptions import DocumentMalformed, FlowMalformed, place_text
-    from ...stepflow.validation import diagnose
+    from ...stepflow.reach import look_of
+    from ...stepflow.validation import diagnose, without_config
 
     try:
         flow = read_flow_text(path.read_bytes(), path.suffix)
@@ -92,6 +96,8 @@ def read_flow_file(path: Path) -> Read:
             for problem in error.problems
         )
         return Read(path=path, flow=None, findings=findings)
+    # Without a config there are the built-in components; but the flow may be meant for another place.
+    look = without_config if config is None else look_of(config, is_certain=config.path is not None)
     findings = tuple(
         Finding(
             path=path,
@@ -103,7 +109,7 @@ def read_flow_file(path: Path) -> Read:
             kind=one.kind.value,
             place=place_text(one.path),
         )
-        for one in diagnose(flow).shown
+        for one in diagnose(flow, look).shown
     )
     return Read(path=path, flow=flow, findings=findings)
 

@@ -34,7 +34,7 @@ def validate_flows(
     root = root_of(ctx)
     found: list[Finding] = []
     for path in paths:
-        for finding in (*read_flow_file(path).findings, *_of_its_config(path, config, root)):
+        for finding in _of_flow(path, config, root):
             if finding not in found:  # flows share configs
                 found.append(finding)
     counts = {level: sum(finding.level == level for finding in found) for level in ("fatal", "error", "warning")}
@@ -49,13 +49,17 @@ def validate_flows(
         ctx.exit(1)
 
 
-def _of_its_config(path: Path, config: Path | None, root: Path | None) -> list[Finding]:
+def _of_flow(path: Path, given: Path | None, root: Path | None) -> list[Finding]:
+    """What is wrong with a flow, and then with its config."""
     from ...stepflow.config import ConfigInvalid
+    from ...stepflow.environments import environment_for
 
     try:
-        return of_config(config_for(config, beside=path, root=root))
+        config = config_for(given, beside=path, root=root)
+        environment_for(config)
     except ConfigInvalid as error:
-        return [of_broken_config(error)]
+        return [*read_flow_file(path).findings, of_broken_config(error)]
+    return [*read_flow_file(path, config).findings, *of_config(config)]
 
 
 def _told(counts: dict[str, int]) -> str:

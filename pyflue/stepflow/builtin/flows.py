@@ -24,8 +24,7 @@ async def evaluate(call: ComponentCall, folder: Path) -> Any:
     fields = Fields(call.component, call.input)
     flow_id, given = fields.required("flow_id", str), fields.required("input")
     try:
-        value, _ = await call.services.get_blob(flow_id)
-        flow = read_flow(value)
+        flow = await call.services.stored_flow(flow_id)
     except (ValueError, LookupError) as error:
         raise fields.refusal("flow_id", str(error).rstrip(".")) from error
     [outcome] = await _run(call, fields, "flow_id", flow, [given])

@@ -58,6 +58,8 @@ class Environment:
         """
         self.config = config
         self._factories: dict[str, Factory] = {**_FACTORIES, **(factories or {})}
+        #: The names of the plugins that do not come from the config.
+        self.ready = frozenset(plugins or ())
         self._plugins: dict[str, Plugin] = dict(plugins or {})
         self._environ = os.environ if environ is None else environ
         self._is_closed = False
@@ -151,8 +153,7 @@ def _server(entry: PluginEntry) -> Plugin:
         case Transport.HTTP:
             from .http import HttpPlugin, HttpSettings
 
-            if (problem := url_problem(entry.url)) is not None:
-                raise ConfigInvalid(entry.where, f"plugin {entry.name!r}: {problem}")
+            _check_url(entry)
             return HttpPlugin(entry.name, HttpSettings(url=entry.url, headers=entry.headers, **_http_waits(entry)))
         case Transport.SUBPROCESS:
             from .http import HttpSettings
@@ -168,17 +169,31 @@ def _server(entry: PluginEntry) -> Plugin:
 
 
 def _mcp(entry: PluginEntry) -> Plugin:
-    from .mcp import McpPlugin, McpSettings
-
-    waits: dict[str, Any] = {}
+    waits = _start_wait(entry)
     if entry.execute_timeout_s is not None:
         waits["read_timeout_s"] = entry.execute_timeout_s
+    if entry.list_timeout_s is not None:
+        waits["list_timeout_s"] = entry.list_timeout_s
     if entry.limit_bytes is not None:
         waits["limits"] = RpcLimits(message_bytes=entry.limit_bytes)
+    if entry.transport is Transport.HTTP:
+        from .mcp_http import McpHttpPlugin, McpHttpSettings
+
+        _check_url(entry)
+        settings = McpHttpSettings(url=entry.url, headers=entry.headers, secrets=entry.secrets, **waits)
+        return McpHttpPlugin(entry.name, settings)
+    from .mcp import McpPlugin, McpSettings
+
     program = _program(entry)
     # Servers of tools expect the user's environment, with their own variables on top of it.
     program["env"] = {**os.environ, **entry.env}
-    return McpPlugin(entry.name, McpSettings(**program, **waits, **_start_wait(entry)))
+    return McpPlugin(entry.name, McpSettings(**program, **waits))
+
+
+def _check_url(entry: PluginEntry) -> None:
+    """Look at the address again: it may have come from the environment."""
+    if (problem := url_problem(entry.url)) is not None:
+        raise ConfigInvalid(entry.where, f"plugin {entry.name!r}: {problem}")
 
 
 def _mock(entry: PluginEntry) -> Plugin:

@@ -1,4 +1,4 @@
-"""Tools of an MCP server, as components: a program that is spoken to through its pipes.
+"""Tools of an MCP server, as components: a program that is spoken to through its pipes. (An address: `mcp_http.py`.)
 
 As in stepflow-ai/stepflow (`crates/stepflow-components-mcp`): tool `x` is component `/x`, the input is its arguments,
 and its `content` is the output. Ours: calls overlap, a tool's own failure (`isError`) is one, a call that is given up
@@ -9,7 +9,7 @@ sample from a model, since there is none to sample from.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from .process import GRACE_S, Program
 
 _PROTOCOL_VERSION = "2024-11-05"
 #: A list that goes on and on is no list.
-_MOST_PAGES = 100
+MOST_PAGES = 100
 _SHOWN_CHARS = 1000
 
 
@@ -39,7 +39,9 @@ class McpSettings:
     #: Values that must not be told.
     secrets: Sequence[str] = field(default=(), repr=False)
     start_timeout_s: float = 30.0
-    #: How long it may take to read what it is sent, and to answer.
+    #: For each page of the list of tools.
+    list_timeout_s: float = 30.0
+    #: How long it may take to read what it is sent, and to answer a call.
     write_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
     grace_s: float = GRACE_S
@@ -79,21 +81,13 @@ class McpPlugin:
         tool = path if path in self._tools else path.rpartition("/")[2]
         arguments: Any = {} if call.input is None else call.input
         try:
-            result = await self._ask(link, "tools/call", {"name": tool, "arguments": arguments})
+            params = {"name": tool, "arguments": arguments}
+            result = await self._ask(link, "tools/call", params, self._settings.read_timeout_s)
         except RpcError as error:
             self._upkeep.has_worked()
-            said = link.process.redact(error.message)
-            text = f"Tool '{tool}' execution failed" + (f": {said[:_SHOWN_CHARS]}" if said else "")
-            raise _failed(text, {"code": error.code, "message": said}) from error
+            raise refused(tool, error.code, link.process.redact(error.message)) from error
         self._upkeep.has_worked()
-        if not isinstance(result, dict):
-            return result
-        fields = cast("dict[str, Any]", result)
-        content = fields.get("content", fields)
-        if fields.get("isError") is True:
-            text = link.process.redact(_text_of(content))
-            raise _failed(f"Tool '{tool}' execution failed" + (f": {text}" if text else ""), {"content": content})
-        return content
+        return content_of(tool, result, link.process.redact)
 
     async def close(self) -> None:
         await self._upkeep.close()
@@ -144,8 +138,9 @@ class McpPlugin:
     async def _list(self, link: Link) -> None:
         tools: dict[str, _Tool] = {}
         cursor: str | None = None
-        for _ in range(_MOST_PAGES):
-            result = await self._ask(link, "tools/list", {} if cursor is None else {"cursor": cursor})
+        for _ in range(MOST_PAGES):
+            params = {} if cursor is None else {"cursor": cursor}
+            result = await self._ask(link, "tools/list", params, self._settings.list_timeout_s)
             fields = cast("dict[str, Any]", result) if isinstance(result, dict) else {}
             listed = fields.get("tools")
             if not isinstance(listed, list):
@@ -164,28 +159,24 @@ class McpPlugin:
         name, description, schema = fields.get("name"), fields.get("description"), fields.get("inputSchema")
         if not isinstance(name, str) or not name:
             raise protocol.broken(self._name, "it lists a tool without a name")
-        info = ComponentInfo(
-            path=f"/{name}",
-            description=description if isinstance(description, str) and description else "MCP tool",
-            input_schema=cast("dict[str, Any]", schema) if isinstance(schema, dict) else None,
-            output_schema={"type": "object"},
-        )
-        return _Tool(name, info)
+        return _Tool(name, info_of(name, description, schema))
 
-    async def _ask(self, link: Link, method: str, params: Any) -> Any:
-        settings = self._settings
+    async def _ask(self, link: Link, method: str, params: Any, answer_s: float) -> Any:
+        write_s = self._settings.write_timeout_s
 
         def give_up(request_id: RequestId) -> None:
             link.peer.notify("notifications/cancelled", {"requestId": request_id, "reason": "nobody waits for it"})
 
         try:
-            async with asyncio.timeout(settings.write_timeout_s):
+            async with asyncio.timeout(write_s):
                 await link.peer.ready()
-            async with asyncio.timeout(settings.read_timeout_s):
+        except TimeoutError:
+            raise protocol.broken(self._name, f"it did not read what it was sent within {write_s:g} s") from None
+        try:
+            async with asyncio.timeout(answer_s):
                 return await link.peer.request(method, params, give_up=give_up)
         except TimeoutError:
-            waited = f"{settings.read_timeout_s:g} s"
-            raise protocol.broken(self._name, f"it did not answer `{method}` within {waited}") from None
+            raise protocol.broken(self._name, f"it did not answer `{method}` within {answer_s:g} s") from None
         except PeerEnded as error:
             raise protocol.crashed(self._name, error.story, link.process.last_words()) from error
 
@@ -199,6 +190,38 @@ async def _answer(method: str, params: Any) -> Any:
             return {}
         case _:
             raise RpcError(RpcCode.METHOD_NOT_FOUND, f"There is no method {method[:200]!r}.")
+
+
+def info_of(name: str, description: Any, schema: Any) -> ComponentInfo:
+    """A tool as a component."""
+    return ComponentInfo(
+        path=f"/{name}",
+        description=description if isinstance(description, str) and description else "MCP tool",
+        input_schema=cast("dict[str, Any]", schema) if isinstance(schema, dict) else None,
+        output_schema={"type": "object"},
+    )
+
+
+def content_of(tool: str, result: Any, redact: Callable[[str], str]) -> Any:
+    """What a tool has given.
+
+    Raises:
+        ComponentFailed: it says that it has failed.
+    """
+    if not isinstance(result, dict):
+        return result
+    fields = cast("dict[str, Any]", result)
+    content = fields.get("content", fields)
+    if fields.get("isError") is True:
+        text = redact(_text_of(content))
+        raise _failed(f"Tool '{tool}' execution failed" + (f": {text}" if text else ""), {"content": content})
+    return content
+
+
+def refused(tool: str, code: int, said: str) -> ComponentFailed:
+    """The failure of a call that the server has answered with an error."""
+    text = f"Tool '{tool}' execution failed" + (f": {said[:_SHOWN_CHARS]}" if said else "")
+    return _failed(text, {"code": code, "message": said})
 
 
 def _failed(message: str, data: Any) -> ComponentFailed:

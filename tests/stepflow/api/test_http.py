@@ -84,7 +84,42 @@ async def test_the_api_describes_itself(client: httpx2.AsyncClient) -> None:
     assert set(described["paths"]["/api/v1/runs"]) == {"get", "post"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_paths_and_methods_that_there_are_not_are_answered_in_the_form_of_the_api(
+    kind: str, tmp_path: Path
+) -> None:
+    async with serving(kind, tmp_path) as app, client_of(app, "http://localhost/") as client:
+        for path in ("/api/v1/nowhere", "/api/v1/runs/1/2/3", "/api/v1"):
+            told = f"There is nothing at {path!r}. GET /api/v1/openapi.json lists what there is."
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()) == (404, {"code": 404, "message": told})
+        answer = await client.put("/api/v1/runs")
+        assert (answer.status_code, answer.json()) == (405, {"code": 405, "message": "Method Not Allowed"})
+        assert answer.headers["allow"] == "GET, HEAD, POST"
+
+
+async def test_what_is_not_below_the_api_is_answered_in_the_form_of_the_project(tmp_path: Path) -> None:
+    async with serving("project", tmp_path) as app, client_of(app, "http://localhost/") as client:
+        answer = await client.get("/api/v2/runs")
+        assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found")
+
+
 # Flows
+
+
+async def test_a_changed_config_is_looked_at_when_a_flow_is_stored_again(tmp_path: Path) -> None:
+    config = tmp_path / "stepflow-config.yml"
+    lost = {"flow": flow([step("a", "/mine/x")], {"$step": "a"})}
+    async with serving("project", tmp_path) as app, client_of(app, "http://localhost/") as client:
+
+        async def errors() -> int:
+            return (await client.post(f"{API}/flows", json=lost)).json()["diagnostics"]["numError"]
+
+        assert await errors() == 1
+        config.write_text('plugins: {m: {type: mock, components: {/x: {}}}}\nroutes: {"/mine": {plugin: m}}\n')
+        assert await errors() == 0
+        config.write_text("plugins: 5\n")  # for runs to tell
+        assert await errors() == 0
 
 
 async def test_a_flow_is_stored_and_given_back_with_the_examples_that_it_offers(client: httpx2.AsyncClient) -> None:
@@ -120,6 +155,21 @@ async def test_a_flow_with_a_fatal_finding_gets_no_id(client: httpx2.AsyncClient
     assert answer["stored"] is False
     fatal = [found for found in answer["diagnostics"]["diagnostics"] if found["level"] == "fatal"]
     assert [found["message"]["type"] for found in fatal] == ["duplicateStepId"]
+
+
+async def test_a_flow_whose_component_leads_nowhere_is_stored_with_an_error(client: httpx2.AsyncClient) -> None:
+    lost = flow([step("a", "/nowhere/x")], {"$step": "a"})
+    for _ in range(2):  # the second time it is known
+        answer = (await client.post(f"{API}/flows", json={"flow": lost})).json()
+        assert (answer["stored"], answer["diagnostics"]["numError"]) == (True, 1)
+        [error] = [found for found in answer["diagnostics"]["diagnostics"] if found["level"] == "error"]
+        problem = "there is no built-in component '/nowhere/x'"
+        assert error["message"] == {
+            "type": "invalidComponent",
+            "stepId": "a",
+            "component": "/nowhere/x",
+            "error": problem,
+        }
 
 
 async def test_a_dry_run_looks_a_flow_over_and_keeps_nothing(client: httpx2.AsyncClient) -> None:

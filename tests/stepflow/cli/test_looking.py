@@ -85,6 +85,60 @@ def test_the_config_is_looked_over_too(folder: Path, cli: Cli) -> None:
     assert ": fatal: " in line
 
 
+LOST = """\
+name: lost
+description: Calls what there is not.
+steps:
+  here: {component: /server/echo}
+  nowhere:
+    component: /nope
+    input: {$step: here}
+output: {$step: nowhere}
+"""
+
+
+def test_a_component_that_the_config_does_not_lead_to_is_an_error(folder: Path, cli: Cli) -> None:
+    write(folder, "lost.yaml", LOST)
+    answer = cli("flow", "validate", "lost.yaml")
+    assert answer.exit_code == 1
+    said = "Invalid component '/nope' in step 'nowhere': there is no built-in component '/nope'; did you mean '/noop'?"
+    assert answer.stdout.splitlines() == [f"lost.yaml:6:16: error[2500]: {said}"]
+
+
+def test_without_a_config_a_component_that_is_not_built_in_is_a_warning(folder: Path, cli: Cli) -> None:
+    write(folder, "lost.yaml", LOST)
+    (folder / "stepflow-config.yml").unlink()
+    answer = cli("flow", "validate", "lost.yaml")
+    assert answer.exit_code == 0
+    assert [line.partition(": there")[0] for line in answer.stdout.splitlines()] == [
+        "lost.yaml:4:21: warning[1910]: Component '/server/echo' in step 'here' needs a config",
+        "lost.yaml:6:16: warning[1910]: Component '/nope' in step 'nowhere' needs a config",
+    ]
+
+
+def test_a_plugin_of_a_type_that_there_is_not_is_fatal(folder: Path, cli: Cli) -> None:
+    write(folder, "stepflow-config.yml", CONFIG.replace("type: builtin", "type: bulitin"))
+    answer = cli("flow", "validate", "echo.yaml")
+    assert answer.exit_code == 1
+    [line] = answer.stdout.splitlines()
+    assert line.endswith("fatal: plugin 'builtin' is of type 'bulitin', which there is not; did you mean 'builtin'?")
+
+
+def test_workflows_validate_says_where_a_component_leads_to_nothing(project: Path, cli: Cli) -> None:
+    write(project, "stepflow-config.yml", CONFIG)
+    write(project / "src" / "workflows", "lost.yaml", LOST)
+    answer = cli("workflows", "validate")
+    assert answer.exit_code == 1
+    [line] = answer.stdout.splitlines()
+    assert line.startswith("src/workflows/lost.yaml:6:16: error[2500]: Invalid component '/nope' in step 'nowhere': ")
+    write(
+        project,
+        "stepflow-config.yml",
+        CONFIG.replace('/{*component}":\n    - plugin: builtin', '/nope": {plugin: builtin, component: /noop}\n'),
+    )
+    assert cli("workflows", "validate").exit_code == 0
+
+
 def test_validate_needs_a_flow(folder: Path, cli: Cli) -> None:
     assert cli("flow", "validate").exit_code == 2
 

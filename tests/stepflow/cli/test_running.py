@@ -61,6 +61,21 @@ def test_in_a_project_the_run_is_in_its_journal(project: Path, cli: Cli) -> None
     assert [(run["run_id"], run["status"]) for run in listed] == [(told["run"], "completed")]
 
 
+def test_a_list_of_runs_says_which_flow_each_of_them_is_of(project: Path, cli: Cli) -> None:
+    write(project, "other.yaml", f'name: "Invoices, of\\tMay {"y" * 200}"\noutput: 1\n')
+    write(project, "nameless.yaml", "output: 1\n")
+    for name in ("echo", "other", "nameless"):
+        assert cli("flow", "run", f"{name}.yaml").exit_code == 0
+
+    nameless, other, echo = (run["tags"] for run in json_of(cli("runs", "list", "--json"))["runs"])
+    assert (len(nameless), nameless[0][:5], len(nameless[0])) == (1, "flow:", 69)
+    assert (other[0], other[1][:5]) == (f"flow_name:Invoices of May {'y' * 102}", "flow:")
+    assert echo[0] == "flow_name:echo"
+    [only] = json_of(cli("runs", "list", "--tag", "flow_name:echo", "--json"))["runs"]
+    assert only["tags"] == echo
+    assert "flow_name:echo" in cli("runs", "list").stdout
+
+
 def test_in_a_project_a_failed_run_names_its_log(project: Path, cli: Cli) -> None:
     answer = cli("flow", "run", "fail.yaml")
     run = answer.stderr.splitlines()[1].removeprefix("run ")

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from pyflue.stepflow.expressions import compile_expression
+from pyflue.stepflow.expressions import Expression, compile_expression
 from pyflue.stepflow.outcome import Outcome, Success
 
 
-class Watched(Mapping[str, Outcome]):
-    """Finished steps; `seen` are those whose outcome was read."""
+class Watched(dict[str, Outcome]):
+    """Finished steps; `seen` are those whose outcome was read, `looks` says how often somebody has asked for any."""
 
     def __init__(self, steps: Mapping[str, Outcome]) -> None:
-        self.steps = dict(steps)
+        super().__init__(steps)
         self.seen: set[str] = set()
+        self.looks = 0
 
     def __getitem__(self, step_id: str) -> Outcome:
         self.seen.add(step_id)
-        return self.steps[step_id]
+        self.looks += 1
+        return super().__getitem__(step_id)
+
+    def get(self, step_id: str, default: Any = None) -> Any:
+        try:
+            return self[step_id]
+        except KeyError:
+            return default
 
     def __contains__(self, step_id: object) -> bool:
-        return step_id in self.steps
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.steps)
-
-    def __len__(self) -> int:
-        return len(self.steps)
+        self.looks += 1
+        return super().__contains__(step_id)
 
 
 class RunState:
@@ -45,6 +48,7 @@ class RunState:
         self.steps: Watched = Watched(steps or {})
         self.known: set[str] = set(self.steps) | (known or set())
         self.variables = dict(variables or {})
+        self.notes: dict[Expression, Any] = {}
 
     def variable(self, name: str) -> Success | None:
         return Success(self.variables[name]) if name in self.variables else None

@@ -264,6 +264,82 @@ def test_flows_in_literals_are_looked_at_as_flows() -> None:
     assert found(steps=[step(input={"$literal": inner | {"schema": "flow/v1"}})]) == []
 
 
+WRONG: dict[str, Any] = {"output": {"$step": "nope"}}
+
+
+@pytest.mark.parametrize(
+    ("component", "input_", "place"),
+    [
+        ("/map", {"workflow": {"$literal": WRONG}, "items": []}, "workflow.$literal"),
+        ("/builtin/iterate", {"flow": {"$literal": WRONG}, "initial_input": 1}, "flow.$literal"),
+        ("/map", {"$literal": {"workflow": WRONG, "items": []}}, "$literal.workflow"),
+        ("/map", {"workflow": {"$if": True, "then": {"$literal": WRONG}}}, "workflow.then.$literal"),
+        ("/map", {"workflow": {"$if": True, "then": 1, "else": {"$literal": WRONG}}}, "workflow.else.$literal"),
+        ("/map", {"workflow": {"$coalesce": [None, {"$literal": WRONG}]}}, "workflow.$coalesce[1].$literal"),
+    ],
+)
+def test_a_flow_in_a_literal_is_known_by_its_place_in_the_input_of_a_built_in_component(
+    component: str, input_: Any, place: str
+) -> None:
+    text = "Step 'workflow_output' references undefined step 'nope'"
+    assert found(steps=[step(component=component, input=input_)]) == [
+        (UNDEFINED, f"$.steps[0].input.{place}.output", text)
+    ]
+
+
+def test_flows_inside_of_inner_flows_are_looked_at_too() -> None:
+    def mapping(flow: Any) -> dict[str, Any]:
+        return step(component="/map", input={"workflow": {"$literal": flow}, "items": [1]})
+
+    [(kind, place, _)] = found(steps=[mapping({"schema": "flow/v1", "steps": [mapping(WRONG)]})])
+    inner = "steps[0].input.workflow.$literal"
+    assert (kind, place) == (UNDEFINED, f"$.{inner}.{inner}.output")
+
+
+def test_what_stands_in_the_place_of_a_flow_and_is_none_is_pointed_out() -> None:
+    [(kind, place, said)] = found(steps=[step(component="/map", input={"workflow": {"$literal": {"steps": 5}}})])
+    assert (kind, place) == ("error invalidSubflowLiteral", "$.steps[0].input.workflow.$literal")
+    assert said.startswith("Invalid subflow literal: Failed to parse subflow: $.steps: `steps` must be a list")
+    [(kind, _, _)] = found(steps=[step(component="/map", input={"workflow": {"$literal": "text"}})])
+    assert kind == "error invalidSubflowLiteral"
+
+
+@pytest.mark.parametrize(
+    ("component", "input_"),
+    [
+        ("/mine/map", {"workflow": {"$literal": WRONG}}),
+        ("/map", {"items": {"$literal": WRONG}}),
+        ("/map", {"workflow": {"$input": "flow"}}),
+        ("/iterate", {"$input": "$"}),
+        ("/map", ["workflow"]),
+    ],
+)
+def test_other_literals_are_nobodys_business(component: str, input_: Any) -> None:
+    assert found(steps=[step(component=component, input=input_)]) == []
+
+
+def test_a_mistake_in_an_inner_flow_has_line_and_column() -> None:
+    text = """\
+name: n
+description: d
+steps:
+  each:
+    component: /map
+    mustExecute: true
+    input:
+      items: [1]
+      workflow:
+        $literal:
+          steps:
+            one: {component: /noop, on_eror: {}}
+          output: {$step: two}
+"""
+    [undefined, unused, unknown] = diagnose(read_flow_text(text)).shown
+    assert (undefined.kind, undefined.line, undefined.column) == (Kind.UNDEFINED_STEP_REFERENCE, 13, 19)
+    assert (unused.kind, unused.line) == (Kind.UNREACHABLE_STEP, 12)
+    assert (unknown.kind, unknown.line, unknown.column) == (Kind.UNKNOWN_KEY, 12, 37)
+
+
 TEXT = """\
 name: n
 steps:
@@ -354,6 +430,7 @@ def test_numbers_say_how_bad_a_kind_is() -> None:
         Kind.UNKNOWN_KEY: (1900, Level.WARNING),
         Kind.IGNORED_KEY: (1901, Level.WARNING),
         Kind.MISSPELT_EXPRESSION: (1902, Level.WARNING),
+        Kind.UNROUTED_COMPONENT: (1910, Level.WARNING),
         Kind.INVALID_SUBFLOW_LITERAL: (2003, Level.ERROR),
         Kind.UNDEFINED_VARIABLE: (2004, Level.ERROR),
         Kind.UNDEFINED_REQUIRED_VARIABLE: (2005, Level.ERROR),

@@ -193,6 +193,29 @@ def test_only_what_is_really_needed_is_waited_for(value: Any, expected: set[str]
     assert needs(value, state(variables={"v": {}})) == expected
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param([{"$if": step(f"s{n}"), "then": step(f"t{n}")} for n in range(1000)], id="each its own condition"),
+        pytest.param({f"k{n}": {"$if": step("s0"), "then": step(f"t{n}")} for n in range(1000)}, id="one condition"),
+        pytest.param({"$if": step("s0"), "then": [step(f"t{n}") for n in range(1000)]}, id="a large branch"),
+        pytest.param({"$coalesce": [step(f"null{n}") for n in range(1000)]}, id="one after the other"),
+    ],
+)
+def test_a_thousand_branches_are_not_all_looked_at_again_after_each_step(value: Any) -> None:
+    expression = compile_expression(value)
+    run = RunState(known=set(expression.references))
+    asked: dict[str, None] = {}
+    while missing := expression.needs(run):
+        asked |= dict.fromkeys(sorted(missing))
+        done = next(step_id for step_id in asked if step_id not in dict.keys(run.steps))
+        assert not missing & dict.keys(run.steps)
+        run.steps[done] = Success(None if done.startswith("null") else done)
+
+    assert set(asked) == expression.references
+    assert run.steps.looks < 20 * len(asked)
+
+
 def test_references_of_all_branches_and_laziness_are_known_before() -> None:
     lazy = compile_expression([{"$if": step("a"), "then": step("b"), "else": {"$coalesce": [step("c")]}}, step("d")])
     assert (lazy.references, lazy.is_lazy) == ({"a", "b", "c", "d"}, True)

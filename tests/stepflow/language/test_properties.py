@@ -107,8 +107,21 @@ def test_every_text_is_a_path_with_one_spelling_or_refused(text: str) -> None:
     assert (path.parts == ()) == (path is WHOLE)
 
 
+def large() -> st.SearchStrategy[Any]:
+    """Expressions with so many parts that what is known of them is remembered."""
+    steps = st.builds(lambda step: {"$step": step}, st.sampled_from(STEPS))
+    branches = st.builds(lambda a, b, c: {"$if": a, "then": b, "else": c}, steps, expressions(), expressions())
+    many = st.lists(branches, min_size=17, max_size=20)
+    return many | st.builds(lambda entries: {"$coalesce": entries}, many)
+
+
 @with_time(200)
-@given(expressions(legacy=True), st.dictionaries(st.sampled_from(STEPS[:-1]), OUTCOMES), JSON, st.data())
+@given(
+    expressions(legacy=True) | large(),
+    st.dictionaries(st.sampled_from(STEPS[:-1]), OUTCOMES),
+    JSON,
+    st.data(),
+)
 def test_nothing_is_looked_at_that_was_not_waited_for(
     value: Any, outcomes: dict[str, Outcome], input_: Any, data: st.DataObject
 ) -> None:
@@ -123,7 +136,7 @@ def test_nothing_is_looked_at_that_was_not_waited_for(
         assert expression.is_lazy or missing == (expression.references & state.known) - set(state.steps)
         waited_for |= missing
         done = data.draw(st.sets(st.sampled_from(sorted(missing)), min_size=1))
-        state.steps.steps |= {step: everything[step] for step in done}
+        state.steps |= {step: everything[step] for step in done}
     state.steps.seen.clear()
     outcome = expression.evaluate(state)
     assert state.steps.seen <= waited_for | {"nowhere"}

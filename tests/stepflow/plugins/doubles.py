@@ -124,16 +124,30 @@ async def failure_of(plugin: Plugin, component: str, given: Any = None, **option
 @asynccontextmanager
 async def web_server(*args: str) -> AsyncIterator[str]:
     """The address of a component server over HTTP, in a process of its own."""
+    async with _listening("web.py", *args) as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+@asynccontextmanager
+async def mcp_server(*args: str, port: int = 0) -> AsyncIterator[str]:
+    """The address of an MCP server over HTTP, in a process of its own."""
+    async with _listening("tools.py", "http", *args, env={**os.environ, "PORT": str(port)}) as listening:
+        yield f"http://127.0.0.1:{listening}/mcp"
+
+
+@asynccontextmanager
+async def _listening(script: str, *args: str, env: Mapping[str, str] | None = None) -> AsyncIterator[int]:
+    """The port of a server that prints it and ends with its standard input."""
     process = await asyncio.create_subprocess_exec(
-        PYTHON, str(SERVERS / "web.py"), *args, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        PYTHON, str(SERVERS / script), *args, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=env
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(10):
-            await process.stdout.readline()
-            port = json.loads(await process.stdout.readline())["port"]
-        yield f"http://127.0.0.1:{port}/"
+        async with asyncio.timeout(20):
+            while not (line := await process.stdout.readline()).startswith(b"{"):
+                assert line, "it ended"
+        yield json.loads(line)["port"]
     finally:
         process.stdin.close()
         async with asyncio.timeout(5):

@@ -69,7 +69,7 @@ async def test_a_server_of_the_sdk_lists_its_tools_and_does_its_work(tmp_path: P
     after = await plugin.execute(call_of("/echo", {"value": "again"}))
     await plugin.close()
 
-    assert sorted(listed) == ["/crash", "/echo", "/fail", "/variable", "/wait"]
+    assert sorted(listed) == ["/crash", "/echo", "/fail", "/header", "/variable", "/wait"]
     assert (listed["/echo"].description, listed["/fail"].description) == ("Gives back what it gets.", "MCP tool")
     assert listed["/echo"].output_schema == {"type": "object"}
     assert listed["/echo"].input_schema is not None

@@ -284,6 +284,19 @@ async def test_a_step_that_fails_is_tried_three_times_more_and_the_last_error_st
     assert functions.attempts == [1, 2, 3, 4]
 
 
+async def test_attempts_are_counted_on_where_a_plugin_has_called_once_more_by_itself() -> None:
+    def refuse(value: Any, call: Any) -> Any:
+        if call.attempt == 1:
+            call.services.begin_again()
+        raise ComponentFailed("no")
+
+    functions = Functions(refuse=refuse)
+    on_error = {"action": "retry", "maxRetries": 2}
+    flow = {"steps": [step("a", "/refuse", onError=on_error)], "output": {"$step": "a"}}
+    await run(flow, functions=functions, backoff=Backoff(kind=BackoffKind.CONSTANT, min_delay_s=0))
+    assert functions.attempts == [1, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("kind", "pauses"),
     [
