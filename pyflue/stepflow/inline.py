@@ -21,6 +21,7 @@ from ..engine.noting import note_step
 from ..engine.scopes import Scope, current, inside
 from ..errors import PayloadInvalid, PyFlueError
 from ..typed import misfits
+from .backend import uuid_of
 from .batch import DEFAULT_CONCURRENCY, Batch
 from .dialect import INLINE, KIND
 from .exceptions import OverridesInvalid
@@ -41,6 +42,11 @@ _SCHEMA = {
     },
     "required": ["flow_id", "inputs"],
 }
+
+
+def shown_id(run_id: str) -> str:
+    """The UUID by which the API and components know a run of the engine."""
+    return uuid_of(run_id.rpartition(":")[2])
 
 
 def item_name(index: int) -> str:
@@ -97,7 +103,7 @@ class InlineFlow:
 
         config = definition.get("config")
         named = None if config is None else Path(config)
-        outcomes = await run_durably(batch, ctx, folder=None, config=named, on_end=note)
+        outcomes = await run_durably(batch, ctx, folder=None, run_id=shown_id(ctx.id), config=named, on_end=note)
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if failed:
             more = "" if len(outcomes) == 1 else f" ({len(failed)} of {len(outcomes)} items failed)"

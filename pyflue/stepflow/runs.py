@@ -33,7 +33,6 @@ from .backend import (
     StepView,
     StoredFlow,
     ulid_of,
-    uuid_of,
 )
 from .backend import StepStatus as ShownStatus
 from .blobs import Blobs
@@ -42,7 +41,7 @@ from .dialect import INLINE
 from .document import Flow
 from .durable import ended_as, step_segment
 from .environments import environments_of
-from .inline import FLOW_FAILED, inline_workflow, item_name
+from .inline import FLOW_FAILED, inline_workflow, item_name, shown_id
 from .outcome import ErrorCode, Failed, Outcome, Skipped, Success, from_wire
 from .overrides import apply_overrides
 from .reach import look_of
@@ -131,7 +130,7 @@ class JournalBackend:
     # Runs
 
     async def submit(self, new: NewRun) -> str:
-        return _shown_id((await self._submit(new)).run_id)
+        return shown_id((await self._submit(new)).run_id)
 
     async def _submit(self, new: NewRun, *, eager: bool = False) -> RunHandle:
         flow = await self._flow(new.flow_id)
@@ -159,7 +158,7 @@ class JournalBackend:
 
     async def start(self, new: NewRun, *, wait_s: float | None = None) -> StartedRun:
         handle = await self._submit(new, eager=wait_s is not None)
-        run_id = _shown_id(handle.run_id)
+        run_id = shown_id(handle.run_id)
         ended: RunOutcome | None = None
         if wait_s is not None:
             try:
@@ -308,7 +307,7 @@ class JournalBackend:
 
     async def _summary(self, run: Run, flow: Flow) -> RunSummary:
         payload = _payload(run)
-        run_id = uuid_of(run.run_id.rpartition(":")[2])
+        run_id = shown_id(run.run_id)
         return RunSummary(
             run_id=run_id,
             flow_id=payload["flow_id"],
@@ -369,11 +368,6 @@ def engine_id_of(run_id: str) -> str:
     if ulid is None:
         raise errors.RunNotFound(run_id)
     return f"workflow:{INLINE}:{ulid}"
-
-
-def _shown_id(run_id: str) -> str:
-    """The UUID of a run of the engine."""
-    return uuid_of(run_id.rpartition(":")[2])
 
 
 def _outcome_of(ended: RunOutcome) -> Outcome | None:

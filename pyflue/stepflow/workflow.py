@@ -95,9 +95,17 @@ class FlowWorkflow:
 
 
 async def run_durably(
-    batch: Batch, ctx: FlueContext[Any], *, folder: Path | None, config: Path | None = None, on_end: Any = None
+    batch: Batch,
+    ctx: FlueContext[Any],
+    *,
+    folder: Path | None,
+    run_id: str | None = None,
+    config: Path | None = None,
+    on_end: Any = None,
 ) -> list[Outcome]:
-    """Run a flow as a run of the engine; the outcomes of its items. `config` is one that was named with the run.
+    """Run a flow as a run of the engine; the outcomes of its items.
+
+    `run_id` is how components hear of the run, if they know it by another id; `config` one that was named with it.
 
     Raises:
         PyFlueError: steps wait for one another; what ends the run as a whole.
@@ -107,7 +115,7 @@ async def run_durably(
     root = calls.root
     async with environments_of(calls.resources).use(folder or root or Path.cwd(), root, config) as environment:
         around = surround(
-            run_id=ctx.id,
+            run_id=run_id or ctx.id,
             router=environment.router,
             keeper=DurableKeeper(ctx),
             blobs=blobs,

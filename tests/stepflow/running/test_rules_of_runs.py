@@ -84,6 +84,11 @@ async def ask(flow: Any, context: StepflowContext) -> Any:
 
 
 @server.component
+async def who(given: Any, context: StepflowContext) -> Any:
+    return context.run_id
+
+
+@server.component
 async def hold(given: Any) -> Any:
     await asyncio.Event().wait()
 """
@@ -546,3 +551,9 @@ def test_flows_are_served_on_a_port_of_their_own(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "127.0.0.1:7837" in done.stderr
     assert "in use" in done.stderr
+
+
+async def test_components_know_a_run_by_the_id_that_the_api_has_for_it(client: httpx2.AsyncClient) -> None:
+    flow = {"steps": [step("who", "/parts/who", input={})], "output": {"$step": "who"}}
+    ran = await run(client, flow, None)
+    assert ran["result"] == {"outcome": "success", "result": ran["runId"]}
