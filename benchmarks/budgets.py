@@ -118,6 +118,11 @@ BUDGETS: Sequence[Budget] = (
         at_least=10,
     ),
     Budget(
+        what="flows, 20 components over stdio that never wait, in memory: stepflow 0.13.0 / ours",
+        figure=_ratio("stepflow.original.python_chain_20.p50_ms", "stepflow.memory.python_at_once_chain_20.p50_ms"),
+        at_least=10,
+    ),
+    Budget(
         what="flows, 20 async components in process: stepflow 0.13.0 over its worker / ours",
         figure=_ratio("stepflow.original.python_chain_20.p50_ms", "stepflow.memory.here_async_chain_20.p50_ms"),
         at_least=50,

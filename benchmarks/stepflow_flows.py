@@ -85,8 +85,11 @@ def mapped(component: str) -> dict[str, Any]:
     return {"name": "map", "steps": [step], "output": {"$step": "all", "path": "successful"}}
 
 
-def cases(*, with_here: bool = False) -> dict[str, Case]:
-    """What is measured, by name; `with_here` also what needs components in the server's process (`/here/add_one`)."""
+def cases(*, with_ours: bool = False) -> dict[str, Case]:
+    """What is measured, by name; `with_ours` also what only our SDK has.
+
+    That is components that never wait (`/python/add_one_at_once`), and components in the server's process (`/here/…`).
+    """
     items = {"items": [{"n": number} for number in range(ITEMS)]}
     message = {"messages": [{"role": "user", "content": "hello"}]}
     here = {
@@ -97,10 +100,16 @@ def cases(*, with_here: bool = False) -> dict[str, Case]:
             ("here_async_chain_20", "add_one_async"),
         )
     }
+    waitless = {
+        "python_at_once_chain_20": Case(
+            flow=chain("/python/add_one_at_once"), input={"n": 0}, expected={"n": CHAIN}, runs=50, runs_at_8=160
+        )
+    }
     return {
         "python_chain_20": Case(
             flow=chain("/python/add_one"), input={"n": 0}, expected={"n": CHAIN}, runs=50, runs_at_8=160
         ),
+        **(waitless if with_ours else {}),
         "noop_chain_20": Case(flow=chain("/builtin/noop"), input={"n": 0}, expected={"n": 0}, runs=300, runs_at_8=1600),
         "noop_1": Case(flow=chain("/builtin/noop", 1), input={"n": 0}, expected={"n": 0}, runs=1000, runs_at_8=5000),
         "messages_chain_20": Case(
@@ -116,14 +125,14 @@ def cases(*, with_here: bool = False) -> dict[str, Case]:
         ),
         "map_1000_noop": Case(flow=mapped("/builtin/noop"), input=items, expected=ITEMS, runs=10, runs_at_8=16),
         "map_1000_python": Case(flow=mapped("/python/add_one"), input=items, expected=ITEMS, runs=3, runs_at_8=8),
-        **(here if with_here else {}),
+        **(here if with_ours else {}),
     }
 
 
-def measure(origin: str, only: Sequence[str] = (), *, with_here: bool = False) -> dict[str, float]:
+def measure(origin: str, only: Sequence[str] = (), *, with_ours: bool = False) -> dict[str, float]:
     """`<case>.p50_ms` of one caller and `<case>.per_second` of eight."""
     figures: dict[str, float] = {}
-    for name, case in cases(with_here=with_here).items():
+    for name, case in cases(with_ours=with_ours).items():
         if only and name not in only:
             continue
         body = _request(origin, case)

@@ -47,7 +47,7 @@ def measure(*, rounds: int, only: Sequence[str] = (), which: Sequence[str] = ())
     for _ in range(rounds):
         for name in which or servers:
             with servers[name]() as origin:
-                figures = stepflow_flows.measure(origin, only, with_here=name != "original")
+                figures = stepflow_flows.measure(origin, only, with_ours=name != "original")
             for what, value in figures.items():
                 measured.setdefault(f"stepflow.{name}.{what}", []).append(value)
     return {name: statistics.median(values) for name, values in measured.items()}

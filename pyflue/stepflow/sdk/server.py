@@ -45,8 +45,8 @@ class StepflowServer:
         The first parameter is the input, by its annotation; the annotation of the result is the output. A parameter
         called `context` gets the `StepflowContext`, and parameters in the name are given by their names. Without
         `name` it is that of the function, without `description` its docstring. Plain functions run in threads of their
-        own, so they may block; one that is short and never waits says `blocking=False` and is called where an event
-        loop is, which in the process of the flow is several times as fast.
+        own, so they may block. One that is short and never waits says `blocking=False` and needs no thread: it holds
+        everything else up as long as it works, and is several times as fast in the process of the flow.
 
         Raises:
             TypeError: the function does not take what it is given, or a type has no JSON form.

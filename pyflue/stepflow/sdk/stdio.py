@@ -3,7 +3,8 @@
 `StepflowServer.start_stdio` and `StepflowStdioServer.run` end here. The main thread does nothing but read: whatever a
 component does, the end of the input and signals are seen at once. Plain functions run in threads, coroutines in one
 event loop in a thread; whoever has an answer writes it. (Measured: a line handed to a thread costs about as much as one
-read by an event loop, and a server without coroutines starts without asyncio.)
+read by an event loop, and a server without coroutines starts without asyncio.) Only functions that say that they never
+wait are called by the main thread.
 
 Standard output belongs to the protocol. What components print, and what programs print that they start, goes to
 standard error; and they cannot read what is meant for us. This stays so after the end of the input.
@@ -57,10 +58,12 @@ class StepflowStdioServer:
         source, sink = _take_pipes()
         waiting = Waiting()
         conversation = _Conversation(self.server, _Pipe(sink, waiting, Threads()))
-        restore = _heed_signals()
+        stopped, restore = _heed_signals()
         try:
             for line in _lines(source):
                 conversation.take(line)
+                if stopped.is_set():
+                    break  # a component has swallowed what the signal raised
         except _Stopped:
             pass
         finally:
@@ -90,8 +93,10 @@ class _Conversation:
                 self._threads.submit(self._pipe.send, answer)
             elif answer.entry.is_async:
                 self._loop.spawn(self._run_async, answer)
-            else:
+            elif answer.entry.is_blocking:
                 self._threads.submit(self._run, answer)
+            else:
+                self._run_here(answer)
         elif isinstance(message.method, str):
             self._dispatcher.note(message)
         else:
@@ -106,6 +111,15 @@ class _Conversation:
         is_idle = self._threads.settle(_SETTLE_S)
         if not (is_over and is_idle) and threading.current_thread() is threading.main_thread():
             _leave(0)
+
+    def _run_here(self, call: Call) -> None:
+        try:
+            said = self._dispatcher.run(call, self._pipe)
+        except SystemExit as stop:
+            _leave(stop.code)
+        else:
+            if not self._pipe.send_at_once(said):
+                self._threads.submit(self._pipe.send, said)
 
     def _run(self, call: Call) -> None:
         try:
@@ -133,14 +147,30 @@ class _Pipe:
     def send(self, message: bytes) -> None:
         """Write a line, and wait until there is room for all of it."""
         with self._lock:
-            rest = memoryview(message + b"\n")
-            while rest and not self._is_closed:
-                try:
-                    rest = rest[os.write(self._sink, rest) :]
-                except BlockingIOError:
-                    _until_ready(self._sink, select.POLLOUT)  # whoever has made the pipe has made it so
-                except OSError:
-                    self._is_closed = True  # nobody reads any more; the input ends, too
+            self._write(message)
+
+    def send_at_once(self, message: bytes) -> bool:
+        """Write a line if that takes no waiting; whether it has been written."""
+        if len(message) >= select.PIPE_BUF or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            # A pipe that is ready has room for so much.
+            is_ready = _is_ready(self._sink, select.POLLOUT)
+            if is_ready:
+                self._write(message)
+            return is_ready
+        finally:
+            self._lock.release()
+
+    def _write(self, message: bytes) -> None:
+        rest = memoryview(message + b"\n")
+        while rest and not self._is_closed:
+            try:
+                rest = rest[os.write(self._sink, rest) :]
+            except BlockingIOError:
+                _until_ready(self._sink, select.POLLOUT)  # whoever has made the pipe has made it so
+            except OSError:
+                self._is_closed = True  # nobody reads any more; the input ends, too
 
     def close(self) -> None:
         """Write nothing more. Takes no lock: a thread may be stuck with it."""
@@ -151,10 +181,14 @@ class _Stopped(BaseException):
     """A signal that says to end."""
 
 
-def _heed_signals() -> Callable[[], None]:
-    """End at SIGTERM and Ctrl-C, unless the program has its own way with them; returns how to undo that."""
+def _heed_signals() -> tuple[threading.Event, Callable[[], None]]:
+    """End at SIGTERM and Ctrl-C, unless the program has its own way with them.
+
+    Returns what says that one has come, and how to undo it.
+    """
+    stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        return lambda: None
+        return stopped, lambda: None
     defaults = (signal.SIG_DFL, signal.default_int_handler)
     ours = [number for number in _SIGNALS if signal.getsignal(number) in defaults]
     before = {number: signal.getsignal(number) for number in ours}
@@ -165,11 +199,12 @@ def _heed_signals() -> Callable[[], None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         restore()  # a second one ends the process whatever it does
+        stopped.set()
         raise _Stopped
 
     for number in ours:
         signal.signal(number, stop)
-    return restore
+    return stopped, restore
 
 
 def _take_pipes() -> tuple[int, int]:
@@ -228,6 +263,12 @@ def _until_ready(descriptor: int, event: int) -> None:
     poll = select.poll()
     poll.register(descriptor, event)
     poll.poll()
+
+
+def _is_ready(descriptor: int, event: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(0))
 
 
 def _leave(code: object) -> None:

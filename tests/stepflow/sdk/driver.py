@@ -39,6 +39,9 @@ class Server:
         self._early: list[dict[str, Any]] = []
         self._errors: list[bytes] = []
         self._has_said = threading.Condition()
+        #: Cleared, what the server writes stays in its pipe.
+        self.reads = threading.Event()
+        self.reads.set()
         self._threads = [
             threading.Thread(target=self._read, daemon=True),
             threading.Thread(target=self._read_errors, daemon=True),
@@ -130,6 +133,7 @@ class Server:
         return rest
 
     def close(self) -> None:
+        self.reads.set()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(WAIT_S)
@@ -149,6 +153,7 @@ class Server:
         # Anything that is no JSON on a line of its own breaks the protocol, and this.
         pieces: list[bytes] = []
         while data := os.read(self.process.stdout.fileno(), 1 << 20):
+            self.reads.wait()
             *whole, rest = data.split(b"\n")
             for line in whole:
                 self._lines.put(json.loads(b"".join([*pieces, line])))

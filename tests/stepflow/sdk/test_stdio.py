@@ -217,6 +217,33 @@ def test_many_requests_at_once_are_all_answered_once(server: Server) -> None:
     assert answers == {number: 2 * number for number in range(count)}
 
 
+def test_functions_that_never_wait_are_called_by_the_thread_that_reads(server: Server) -> None:
+    lengths = (0, 10, 5_000, 300_000)  # what does not fit into a pipe is not waited for there
+    for length in lengths:
+        params = {"component": "/repeat", "input": length}
+        server.send({"jsonrpc": "2.0", "id": length, "method": "components/execute", "params": params})
+    assert server.output("/add", {"a": 1}) == {"sum": 11}
+    assert [server.answer_to(length)["result"]["output"] for length in lengths] == ["x" * length for length in lengths]
+
+
+def test_answers_that_nobody_reads_do_not_keep_such_a_server_from_reading() -> None:
+    with served("components.py") as server:
+        server.reads.clear()
+        params = {"component": "/repeat", "input": 2_000}
+        # The requests alone are more than a pipe holds, and their answers are far more.
+        for number in range(2_000):
+            server.send({"jsonrpc": "2.0", "id": number, "method": "components/execute", "params": params})
+        server.reads.set()
+        assert {server.next()["id"] for _ in range(2_000)} == set(range(2_000))
+
+
+def test_a_signal_that_such_a_function_has_swallowed_ends_the_process() -> None:
+    with served("components.py") as server:
+        params = {"component": "/signal_itself", "input": None}
+        server.send({"jsonrpc": "2.0", "id": 1, "method": "components/execute", "params": params})
+        assert server.wait() == 0
+
+
 def test_messages_of_fifty_megabytes_go_both_ways(server: Server) -> None:
     length = 50 * 1024 * 1024
     assert server.output("/size", "y" * length) == length
@@ -286,7 +313,7 @@ def test_a_signal_ends_the_process_without_a_trace(number: signal.Signals, compo
 
 
 @pytest.mark.parametrize(
-    ("component", "given", "code"), [("/crash", 3, 3), ("/crash_async", "farewell", 1), ("/die", None, 7)]
+    ("component", "given", "code"), [("/crash", 3, 3), ("/crash_async", "farewell", 1), ("/crash_at_once", 4, 4), ("/die", None, 7)]
 )
 def test_a_component_that_exits_ends_the_process_with_its_code(component: str, given: object, code: int) -> None:
     with served("components.py") as server:

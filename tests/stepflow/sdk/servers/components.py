@@ -180,6 +180,24 @@ def die(input: Any) -> Any:
     os._exit(7)
 
 
+@server.component(blocking=False)
+def repeat(input: int) -> Any:
+    assert threading.current_thread() is threading.main_thread()
+    return "x" * input
+
+
+@server.component(blocking=False)
+def crash_at_once(input: int) -> Any:
+    sys.exit(input)
+
+
+@server.component(blocking=False)
+def signal_itself(input: Any) -> Any:
+    """The signal comes while the main thread is in here."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "told"
+
+
 @server.component
 def block(input: Any) -> Any:
     print("blocking", file=sys.stderr, flush=True)
