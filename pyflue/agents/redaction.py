@@ -7,7 +7,7 @@ whole. Without secrets nothing here costs anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,33 +18,23 @@ from .content import Block, Message, Text, Thinking, ToolUse
 
 def redacted(value: Any, secrets: Mapping[str, str]) -> Any:
     """Text, or the texts in a JSON value, without the values of secrets that they may show."""
-    if not secrets:
-        return value
-    if isinstance(value, str):
-        spans = _spans(value, secrets)
-        return _without(value, spans, len(value)) if spans else value
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
-        return {redacted(name, secrets): redacted(each, secrets) for name, each in fields.items()}
-    if isinstance(value, list):
-        return [redacted(each, secrets) for each in cast("list[Any]", value)]
-    return value
+
+    def without(text: str) -> str:
+        spans = _spans(text, secrets)
+        return _without(text, spans, len(text)) if spans else text
+
+    return _with_texts(value, without) if secrets else value
 
 
 def restored(value: Any, secrets: Mapping[str, str]) -> Any:
     """A JSON value with the values of secrets in the place of their names: what `redacted` was given."""
-    if not secrets:
-        return value
-    if isinstance(value, str):
+
+    def with_values(text: str) -> str:
         for name, secret in secrets.items():
-            value = value.replace(_shown(name), secret)
-        return value
-    if isinstance(value, Mapping):
-        fields = cast("Mapping[str, Any]", value)
-        return {restored(name, secrets): restored(each, secrets) for name, each in fields.items()}
-    if isinstance(value, list):
-        return [restored(each, secrets) for each in cast("list[Any]", value)]
-    return value
+            text = text.replace(_shown(name), secret)
+        return text
+
+    return _with_texts(value, with_values) if secrets else value
 
 
 def secrets_in(value: Any, secrets: Mapping[str, str]) -> Mapping[str, str]:
@@ -178,6 +168,18 @@ def _without(text: str, spans: Sequence[_Span], end: int) -> str:
 
 def _shown(name: str) -> str:
     return f"[secret {name}]"
+
+
+def _with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with its texts changed, the names of fields as well."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, Any]", value)
+        return {change(name): _with_texts(each, change) for name, each in fields.items()}
+    if isinstance(value, list):
+        return [_with_texts(each, change) for each in cast("list[Any]", value)]
+    return value
 
 
 def _texts(value: Any) -> list[str]:

@@ -51,13 +51,8 @@ from .test_code import error_of, scripted, value_of
 from .test_conditions import chosen, compare, condition
 from .test_http import Server, request
 from .test_llm import asking
-from .test_rules import answering
+from .test_rules import BODY, ECHO, NUMBERS, answering
 from .test_values import given as given_by
-
-ECHO = graph([start(msg="string"), end({"echo": ref("start", "msg")}, echo="string")], "start -> end")
-NUMBERS = typed("array", items=typed("integer"))
-BODY = [node("bs", "block-start"), node("be", "block-end")]
-
 
 # The schema
 
