@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 from .. import protocol
@@ -19,7 +18,7 @@ from ..jsonrpc import PeerEnded, RequestId, RpcCode, RpcError, RpcLimits
 from ..outcome import ErrorCode, Failed
 from .link import Link, Upkeep
 from .port import ComponentCall, ComponentFailed, ComponentInfo
-from .process import GRACE_S, Program
+from .process import ProgramSettings
 
 _PROTOCOL_VERSION = "2024-11-05"
 #: A list that goes on and on is no list.
@@ -28,23 +27,14 @@ _SHOWN_CHARS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class McpSettings:
+class McpSettings(ProgramSettings):
     """How to start an MCP server, and how long to wait for it."""
 
-    command: str
-    args: Sequence[str] = ()
-    #: All of the server's environment.
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    cwd: Path
-    #: Values that must not be told.
-    secrets: Sequence[str] = field(default=(), repr=False)
-    start_timeout_s: float = 30.0
     #: For each page of the list of tools.
     list_timeout_s: float = 30.0
     #: How long it may take to read what it is sent, and to answer a call.
     write_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
-    grace_s: float = GRACE_S
     limits: RpcLimits = field(default_factory=RpcLimits)
 
 
@@ -94,15 +84,7 @@ class McpPlugin:
 
     async def _start(self) -> Link:
         settings = self._settings
-        program = Program(
-            plugin=self._name,
-            command=settings.command,
-            args=settings.args,
-            env=settings.env,
-            cwd=settings.cwd,
-            secrets=settings.secrets,
-        )
-        link = Link(program, _answer, limits=settings.limits)
+        link = Link(settings.program(self._name), _answer, limits=settings.limits)
         try:
             await link.process.start()
             await self._shake_hands(link)

@@ -45,6 +45,28 @@ _UNREAD_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramSettings:
+    """Which program a plugin starts, and how long it waits for it."""
+
+    command: str
+    args: Sequence[str] = ()
+    #: All of the server's environment.
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    cwd: Path
+    #: Values that must not be told.
+    secrets: Sequence[str] = field(default=(), repr=False)
+    #: From the start until it can be asked: it has answered `initialize`, or written the line with its port.
+    start_timeout_s: float = 30.0
+    grace_s: float = GRACE_S
+
+    def program(self, plugin: str) -> Program:
+        """The program of a plugin of this name."""
+        return Program(
+            plugin=plugin, command=self.command, args=self.args, env=self.env, cwd=self.cwd, secrets=self.secrets
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
     """What to start, and how."""
 

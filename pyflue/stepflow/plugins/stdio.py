@@ -8,35 +8,24 @@ and what it was working on is sent once more, as the next attempt; if it keeps e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from .. import protocol
 from ..jsonrpc import PeerEnded, RpcError, RpcLimits
 from .link import Link, Upkeep
 from .port import ComponentCall, ComponentInfo
-from .process import GRACE_S, Program
+from .process import ProgramSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StdioSettings:
+class StdioSettings(ProgramSettings):
     """How to start a component server, and how long to wait for it."""
 
-    command: str
-    args: Sequence[str] = ()
-    #: All of the server's environment.
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    cwd: Path
-    #: Values that must not be told.
-    secrets: Sequence[str] = field(default=(), repr=False)
-    #: From the start to the answer to `initialize`.
-    start_timeout_s: float = 30.0
     list_timeout_s: float = 30.0
     #: None: a component may take as long as it likes.
     execute_timeout_s: float | None = None
-    grace_s: float = GRACE_S
     limits: RpcLimits = field(default_factory=RpcLimits)
 
 
@@ -109,19 +98,11 @@ class StdioPlugin:
     async def _start(self) -> Link:
         """Start the program and shake hands."""
         settings = self._settings
-        program = Program(
-            plugin=self._name,
-            command=settings.command,
-            args=settings.args,
-            env=settings.env,
-            cwd=settings.cwd,
-            secrets=settings.secrets,
-        )
 
         async def answer(method: str, params: Any) -> Any:
             return await protocol.answer(link.calls, method, params)
 
-        link = Link(program, answer, limits=settings.limits)
+        link = Link(settings.program(self._name), answer, limits=settings.limits)
         try:
             await link.process.start()
             await self._shake_hands(link)

@@ -7,9 +7,8 @@ becomes of interrupted calls are as in `stdio.py`; the talk is that of `http.py`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -20,7 +19,7 @@ from .. import protocol
 from .http import HttpPlugin, HttpSettings, Unanswered
 from .link import Upkeep, unstarted
 from .port import ComponentCall, ComponentInfo
-from .process import GRACE_S, Process, Program
+from .process import Process, Program, ProgramSettings
 
 #: The longest line that may name the port.
 _LINE_BYTES = 64 * 1024
@@ -29,19 +28,9 @@ _LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SubprocessSettings:
+class SubprocessSettings(ProgramSettings):
     """How to start a component server, and how long to wait for it."""
 
-    command: str
-    args: Sequence[str] = ()
-    #: All of the server's environment.
-    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    cwd: Path
-    #: Values that must not be told.
-    secrets: Sequence[str] = field(default=(), repr=False)
-    #: From the start to the line with the port.
-    start_timeout_s: float = 30.0
-    grace_s: float = GRACE_S
     #: For the talk; its `url` is put in.
     http: HttpSettings = field(default_factory=lambda: HttpSettings(url=""))
 
@@ -86,15 +75,7 @@ class SubprocessPlugin:
 
     async def _start(self) -> _Served:
         settings = self._settings
-        program = Program(
-            plugin=self._name,
-            command=settings.command,
-            args=settings.args,
-            env=settings.env,
-            cwd=settings.cwd,
-            secrets=settings.secrets,
-        )
-        served = _Served(self._name, program, settings.http)
+        served = _Served(self._name, settings.program(self._name), settings.http)
         try:
             await served.process.start()
             try:
