@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -68,7 +69,14 @@ def create_app(config: ServerConfig | None = None) -> Starlette:
                 allow_headers=["authorization", "content-type", "idempotency-key"],
             )
         )
-    return Starlette(routes=made, middleware=middleware, exception_handlers={PyFlueError: _told})
+    handlers = {PyFlueError: _told, HTTPException: _not_there}
+    return Starlette(routes=made, middleware=middleware, exception_handlers=handlers)
+
+
+async def _not_there(request: Request, error: Exception) -> JSONResponse:
+    """Paths and methods that there are not, as the original answers them."""
+    assert isinstance(error, HTTPException)  # noqa: S101  (it is registered for them)
+    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
 
 
 async def _told(request: Request, error: Exception) -> JSONResponse:

@@ -402,3 +402,15 @@ async def test_the_application_mounts_below_a_prefix() -> None:
         too_large = fg.create_app(fg.ServerConfig(limit_bytes=10))
     async with client_of(too_large) as client:
         assert (await client.post("/task/validate", json={"schema": "x" * 20})).status_code == 413
+
+
+async def test_paths_and_methods_that_there_are_not_have_a_detail() -> None:
+    async with client_of(fg.create_app()) as client:
+        nowhere = await client.get("/task/nowhere")
+        assert (nowhere.status_code, nowhere.json()) == (404, {"detail": "Not Found"})
+        wrong = await client.get("/task/run")
+        assert (wrong.status_code, wrong.json(), wrong.headers["allow"]) == (
+            405,
+            {"detail": "Method Not Allowed"},
+            "POST",
+        )
