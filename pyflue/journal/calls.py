@@ -10,10 +10,11 @@ are made is the engine's business.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from .. import codec, ids
 from ..clock import rfc3339
@@ -59,8 +60,7 @@ class WaitState(StrEnum):
     CANCELLED = "cancelled"  #: the run ended, or the workflow gave the wait up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewStep:
+class NewStep(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a step, or of another value that must be the same when the run is replayed."""
 
     key: str
@@ -78,8 +78,7 @@ class NewStep:
     started_index: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded step, or a wait as one (`Wait.as_step`)."""
 
     run_id: str
@@ -132,8 +131,7 @@ def _told(error: Raw | None) -> dict[str, Any] | None:
     return told
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewWait:
+class NewWait(msgspec.Struct, frozen=True, kw_only=True):
     """A wait to open. `wait_id` is a ULID: it names an approval to those who decide it."""
 
     key: str
@@ -152,8 +150,7 @@ class NewWait:
     started_index: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded wait, of whatever state."""
 
     run_id: str
@@ -262,8 +259,7 @@ class ApprovalState(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Approval:
+class Approval(msgspec.Struct, frozen=True, kw_only=True):
     """An approval as those see it who decide it."""
 
     wait: Wait
@@ -304,8 +300,7 @@ class Approval:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApprovalFilter:
+class ApprovalFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which approvals a list holds. Empty fields filter nothing."""
 
     states: Sequence[ApprovalState] = ()
@@ -314,8 +309,7 @@ class ApprovalFilter:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a decision: the approval as it is now, and whether this decision is the one that counts.
 
     `is_repeat` says that the same decision had been recorded before.
@@ -326,8 +320,7 @@ class Decided:
     is_repeat: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSignal:
+class NewSignal(msgspec.Struct, frozen=True, kw_only=True):
     """A signal for a run. Two with the same `signal_id` are one."""
 
     signal_id: str
@@ -345,8 +338,7 @@ class SignalAnswer(StrEnum):
     RUN_FINISHED = "run_finished"  #: the run is final; nothing was recorded
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Park:
+class Park(msgspec.Struct, frozen=True, kw_only=True):
     """A run has nothing to do until one of its open waits ends: it is to be `waiting`, unless one just ended.
 
     `open_waits` is how many waits of the run are open as far as its engine knows; `event` is `run_waiting`.
@@ -356,8 +348,7 @@ class Park:
     event: NewEvent
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
     """What came of opening a wait: the wait, which a signal kept for it may have answered at once.
 
     `index` is the run's `last_index` after it.
@@ -368,8 +359,7 @@ class Opened:
     is_parked: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copies:
+class Copies(msgspec.Struct, frozen=True, kw_only=True):
     """Which records of an earlier run a new one begins with: its completed calls and the answers to its waits.
 
     Only those with a `recorded_index` (`answered_index`) up to `until_index`, if that is given. In the new run their
@@ -382,16 +372,14 @@ class Copies:
     keeps_signals: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(msgspec.Struct, frozen=True, kw_only=True):
     """All durable calls that a run has recorded."""
 
     steps: Sequence[Step]
     waits: Sequence[Wait]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParkedTimer:
+class ParkedTimer(msgspec.Struct, frozen=True, kw_only=True):
     """A wait with a time limit, of a waiting run that belongs to no engine."""
 
     run_id: str

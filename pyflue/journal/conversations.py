@@ -10,23 +10,22 @@ What an entry says and how sessions and workspaces are called is the agents room
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from ..codec import Raw
 from .calls import NewStep
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewEntry:
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
     """An entry to append to a session's conversation; the writer numbers it."""
 
     session: str
     entry: Raw
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a conversation. `position` counts 1, 2, 3 … in its session."""
 
     stream_id: str
@@ -39,8 +38,7 @@ class Entry:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileRecord:
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one path of a workspace: the file, folder or link that is there now, or that nothing is.
 
     `data` is the content of a file, `target` that of a link; neither is set for a folder.
@@ -54,8 +52,7 @@ class FileRecord:
     mode: int = 0o644
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileVersion:
+class FileVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A recorded change of a workspace. Changes of one stream count up in `position`, in the order of their commits."""
 
     position: int
@@ -66,8 +63,7 @@ class FileVersion:
     file: FileRecord
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attached:
+class Attached(msgspec.Struct, frozen=True, kw_only=True):
     """What is recorded together with a step."""
 
     entries: Sequence[NewEntry] = ()
@@ -78,8 +74,7 @@ class Attached:
     also: NewStep | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionInfo:
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A session that has entries."""
 
     session: str
@@ -88,8 +83,7 @@ class SessionInfo:
     updated_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamInfo:
+class StreamInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The instance of a continuing agent, as recorded."""
 
     stream_id: str

@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pyflue import codec, ids
 from pyflue.clock import to_datetime

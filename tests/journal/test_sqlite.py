@@ -546,7 +546,7 @@ async def test_the_log_is_synced_before_an_accept_is_answered(tmp_path: Path) ->
     journal = journal_at(tmp_path, busy_timeout_s=5)
     await journal.close()
     connection = open_journal(f"sqlite:///{file_in(tmp_path)}", settings=JournalSettings())
-    # The setting is invisible from outside, and all rests on it. Asked for in the writer's thread: it is its connection.
+    # The setting is invisible from outside, and all rests on it. The connection belongs to the writer's thread.
     write = connection._write  # type: ignore[attr-defined]
     assert await write(lambda writes: writes.db.pragma("synchronous")) == 2
     await connection.close()

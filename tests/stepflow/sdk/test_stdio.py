@@ -313,7 +313,8 @@ def test_a_signal_ends_the_process_without_a_trace(number: signal.Signals, compo
 
 
 @pytest.mark.parametrize(
-    ("component", "given", "code"), [("/crash", 3, 3), ("/crash_async", "farewell", 1), ("/crash_at_once", 4, 4), ("/die", None, 7)]
+    ("component", "given", "code"),
+    [("/crash", 3, 3), ("/crash_async", "farewell", 1), ("/crash_at_once", 4, 4), ("/die", None, 7)],
 )
 def test_a_component_that_exits_ends_the_process_with_its_code(component: str, given: object, code: int) -> None:
     with served("components.py") as server:
