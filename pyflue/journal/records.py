@@ -4,8 +4,8 @@ Everything that passes between the journal and the rest of the program is one of
 becomes a record in its adapter; a record becomes the JSON that HTTP, the client and the CLI show in `to_dict`, here
 and nowhere else. Stored JSON (payload, result, event data) stays `Raw`: most readers only pass it on.
 
-They are structs of msgspec and no dataclasses: several are made for each step, at a quarter of the time, and the classes
-themselves cost every command that imports them a tenth.
+They are structs of msgspec and no dataclasses: several are made for each step, at a quarter of the time, and the
+classes themselves cost every command that imports them a tenth.
 """
 
 from __future__ import annotations
