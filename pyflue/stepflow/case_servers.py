@@ -97,10 +97,11 @@ def _port_range(value: Sequence[Any], place: str) -> tuple[int, int]:
 
 def _health_check(fields: _Fields) -> HealthCheck:
     path = fields.require("path", str)
+    attempts = fields.get("retryAttempts", int)
     return HealthCheck(
         path=path if path.startswith("/") else f"/{path}",
         timeout_s=fields.milliseconds("timeoutMs", 5_000),
-        attempts=max(1, fields.get("retryAttempts", int) or 3),
+        attempts=3 if attempts is None else max(1, attempts),
         delay_s=fields.milliseconds("retryDelayMs", 1_000),
     )
 

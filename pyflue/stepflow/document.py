@@ -84,6 +84,11 @@ class OnError:
     #: For `RETRY`: how often it is tried again after the first time.
     max_retries: int = DEFAULT_MAX_RETRIES
 
+    @property
+    def answers(self) -> bool:
+        """Whether a step whose component has failed counts as something else."""
+        return self.action in {OnErrorAction.USE_DEFAULT, OnErrorAction.SKIP}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FlowStep:

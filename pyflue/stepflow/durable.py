@@ -156,7 +156,10 @@ class DurableKeeper:
             while self._noted and self._noted[0].done():
                 self._noted.popleft()
 
-    def tell(self, place: Place, step_id: str, type_: str, data: Mapping[str, Any]) -> None:
+    def tell(
+        self, place: Place, step_id: str, type_: str, data: Mapping[str, Any], counts_as: Outcome | None = None
+    ) -> None:
+        # The step keeps the record of what its component came to; the event says that it counts as something else.
         with inside(self.scope(place)):
             self._ctx.emit(type_, {"step": place.path + step_segment(step_id), **data})
 

@@ -64,8 +64,13 @@ class Keeper(Protocol):
         """Note what became of a step without being performed."""
         ...
 
-    def tell(self, place: Place, step_id: str, type_: str, data: Mapping[str, Any]) -> None:
-        """Note something that a reader of the run wants to know: a default that was used, a skip."""
+    def tell(
+        self, place: Place, step_id: str, type_: str, data: Mapping[str, Any], counts_as: Outcome | None = None
+    ) -> None:
+        """Note something that a reader of the run wants to know: a default that was used, a skip.
+
+        `counts_as` is what a step counts as that has been performed and has come to something else.
+        """
         ...
 
     async def sleep(self, place: Place, seconds: float) -> None:
@@ -101,8 +106,11 @@ class DirectKeeper:
     def note(self, place: Place, step_id: str, outcome: Outcome) -> None:
         """Nobody asks."""
 
-    def tell(self, place: Place, step_id: str, type_: str, data: Mapping[str, Any]) -> None:
-        """Nobody asks."""
+    def tell(
+        self, place: Place, step_id: str, type_: str, data: Mapping[str, Any], counts_as: Outcome | None = None
+    ) -> None:
+        if counts_as is not None:
+            self.note(place, step_id, counts_as)
 
     async def sleep(self, place: Place, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -45,6 +45,13 @@ class Limit:
 
     def give_back(self) -> None:
         """Give a place to the next, or keep it."""
+        if self._waiting:
+            # Not at once: whoever gives one back may have a step that is ready now, and is in line by then.
+            asyncio.get_running_loop().call_soon(self._hand_on)
+        else:
+            self._free += 1
+
+    def _hand_on(self) -> None:
         while self._waiting:
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():

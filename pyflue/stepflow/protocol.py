@@ -263,7 +263,12 @@ async def _metadata(call: ComponentCall, params: Fields) -> Any:
     step_id = _field(params, "step_id")
     if step_id is not None and not isinstance(step_id, str):
         raise _invalid("`step_id` must be a text.")
-    flow_metadata, step_metadata = await call.services.flow_metadata(step_id)
+    flow_id = _field(params, "flow_id")
+    if flow_id is not None and not isinstance(flow_id, str):
+        raise _invalid("`flow_id` must be a text.")
+    # Its own flow is the one that it runs in, with the overrides of the run.
+    other = None if flow_id == call.flow_id else flow_id
+    flow_metadata, step_metadata = await call.services.flow_metadata(step_id, flow_id=other)
     answered: dict[str, Any] = {"flow_metadata": dict(flow_metadata)}
     return answered if step_metadata is None else {**answered, "step_metadata": dict(step_metadata)}
 

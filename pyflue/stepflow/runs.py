@@ -38,16 +38,17 @@ from .backend import StepStatus as ShownStatus
 from .blobs import Blobs
 from .config import ConfigInvalid
 from .dialect import INLINE
-from .document import Flow
+from .document import Flow, FlowStep
 from .durable import ended_as, step_segment
 from .environments import environments_of
 from .inline import FLOW_FAILED, inline_workflow, item_name, shown_id
 from .outcome import ErrorCode, Failed, Outcome, Skipped, Success, from_wire
 from .overrides import apply_overrides
 from .reach import look_of
+from .scheduler import FlowState, handled
 from .stored_flows import checked, find_flow, store_flow, view_flow
 from .validation import Look, without_config
-from .variables import redact, secret_paths_of
+from .variables import redact, secret_paths_of, variable_defaults
 from .workflow import blobs_of
 
 if TYPE_CHECKING:
@@ -211,19 +212,45 @@ class JournalBackend:
         if payload.get("overrides"):
             flow = apply_overrides(flow, payload["overrides"])
         keys = {f"[0]/{step_segment(step.id)}": step for step in flow.steps}
-        found: dict[str, StepView] = {}
+        found: dict[str, Outcome | None] = {}
         async for recorded in self._recorded(run.run_id):
             step = keys.get(recorded.key)
             if step is not None:
-                outcome = _step_outcome(recorded)
-                found[step.id] = StepView(
-                    step_index=step.index,
-                    step_id=step.id,
-                    component=step.component,
-                    status=_step_status(outcome),
-                    outcome=outcome,
-                )
-        return [found[step.id] for step in flow.steps if step.id in found]
+                found[step.id] = _step_outcome(recorded)
+        if any(isinstance(outcome, Failed) and flow.by_id[name].on_error.answers for name, outcome in found.items()):
+            await self._count_as(run.run_id, flow, payload["inputs"][0], keys, found)
+        return [
+            StepView(
+                step_index=step.index,
+                step_id=step.id,
+                component=step.component,
+                status=_step_status(found[step.id]),
+                outcome=found[step.id],
+            )
+            for step in flow.steps
+            if step.id in found
+        ]
+
+    async def _count_as(
+        self, run_id: str, flow: Flow, given: Any, keys: Mapping[str, FlowStep], found: dict[str, Outcome | None]
+    ) -> None:
+        """Put in the place of what components failed with what their steps count as by `onError`.
+
+        The record of a step is that of its component. That its answer was asked is an event: it is not when the step
+        was never tried.
+        """
+        definition = await self._journal.definition(run_id)
+        variables: dict[str, Any] = {} if definition is None else codec.load(definition).get("variables") or {}
+        state = FlowState(flow, given, variable_defaults(flow) | variables)
+        state.steps.update((name, outcome) for name, outcome in found.items() if outcome is not None)
+        after = 0
+        while events := await self._journal.events(run_id, after=after, types=("step_default", "step_skipped")):
+            after = events[-1].index
+            for event in events:
+                step = keys.get(codec.load(event.data).get("step"))
+                outcome = None if step is None else found.get(step.id)
+                if step is not None and isinstance(outcome, Failed):
+                    found[step.id] = state.steps[step.id] = handled(step, outcome, state)
 
     async def run_flow(self, run_id: str) -> FlowView:
         return await self.flow(_payload(await self._find(run_id))["flow_id"])

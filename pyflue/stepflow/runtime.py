@@ -67,6 +67,8 @@ class StepflowRuntime:
         self._failure: Exception | None = None
         self._environ: Mapping[str, str] = {}
         self._stopping = asyncio.Event()
+        #: It was stopped, perhaps before there was a loop that could be told.
+        self._is_stopped = False
         self._client: StepflowClient | None = None
         #: What callers wait for.
         self._asked: set[concurrent.futures.Future[Any]] = set()
@@ -122,12 +124,13 @@ class StepflowRuntime:
         Raises:
             TimeoutError: it took longer.
         """
+        self._is_stopped = True
         loop, thread = self._loop, self._thread
-        if thread is None or (loop is None and thread.is_alive()):
-            return
         if loop is not None:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._stopping.set)
+        if thread is None or thread is threading.current_thread():
+            return
         thread.join(timeout)
         if thread.is_alive():
             raise TimeoutError(f"The runtime did not stop within {timeout:g} s.")
@@ -184,7 +187,8 @@ class StepflowRuntime:
     @property
     def is_alive(self) -> bool:
         """Whether it can be used."""
-        return self._thread is not None and self._thread.is_alive() and not self._stopping.is_set()
+        is_there = self._thread is not None and self._thread.is_alive()
+        return is_there and self._failure is None and not self._stopping.is_set()
 
     @property
     def crashed(self) -> bool:
@@ -356,14 +360,15 @@ class StepflowRuntime:
                 loops.run(self._serve(), loop_factory=_loop_factory())
             finally:
                 self._let_go()
-        except Exception as error:  # noqa: BLE001  (the end of the thread: whoever uses the runtime is told)
+        except BaseException as error:  # noqa: BLE001  (the end of the thread: whoever uses the runtime is told)
+            failure = _crash_of(error)
             if not self._started.done():
-                self._started.set_exception(error)
+                self._started.set_exception(failure)
                 return
-            self._failure = error
-            self._note("error", f"{type(error).__name__}: {error}")
+            self._failure = failure
+            self._note("error", f"{type(failure).__name__}: {failure}")
             if self._on_crash is not None:
-                self._on_crash(error)
+                self._on_crash(failure)
 
     def _let_go(self) -> None:
         """Nothing is done here any more: nobody may wait for it."""
@@ -374,8 +379,10 @@ class StepflowRuntime:
             one.cancel()
 
     async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._is_stopped:
+            self._stopping.set()
         async with contextlib.AsyncExitStack() as stack:
             self._backend = await stack.enter_async_context(open_backend(self._config, self._plugins, self._environ))
             if self._port is not None:
@@ -416,6 +423,16 @@ async def open_backend(
 
     async with open_stored(config, plugins, environ, adopts=adopts) as stored:
         yield stored
+
+
+def _crash_of(error: BaseException) -> Exception:
+    """What ended the loop, as those are told who have not asked to be ended themselves."""
+    if isinstance(error, Exception):
+        return error
+    # What a component has scheduled may raise `SystemExit`, which asyncio hands on to whoever runs the loop.
+    failure = RuntimeError(f"The event loop was ended by {error!r}.")
+    failure.__cause__ = error
+    return failure
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -355,26 +355,40 @@ class FlowRun:
 
     def _handled(self, step: FlowStep, outcome: Failed) -> Outcome:
         """What `onError` makes of a failure."""
-        keeper, place = self._around.keeper, self._place
+        counts_as = handled(step, outcome, self._state)
         match step.on_error.action:
             case OnErrorAction.USE_DEFAULT:
-                keeper.tell(place, step.id, "step_default", {"error": outcome.to_error()})
-                return step.on_error.default.evaluate(self._state)
+                type_ = "step_default"
             case OnErrorAction.SKIP:
-                keeper.tell(place, step.id, "step_skipped", {"error": outcome.to_error()})
-                return Skipped(outcome.message)
+                type_ = "step_skipped"
             case _:
                 return outcome
+        self._around.keeper.tell(self._place, step.id, type_, {"error": outcome.to_error()}, counts_as)
+        return counts_as
 
     def _noted(self, step: FlowStep, outcome: Outcome) -> Outcome:
         self._around.keeper.note(self._place, step.id, outcome)
         return outcome
 
 
+def handled(step: FlowStep, outcome: Failed, state: FlowState) -> Outcome:
+    """What a step counts as whose component has failed: what its `onError` makes of it."""
+    match step.on_error.action:
+        case OnErrorAction.USE_DEFAULT:
+            return step.on_error.default.evaluate(state)
+        case OnErrorAction.SKIP:
+            return Skipped(outcome.message)
+        case _:
+            return outcome
+
+
 def _is_true(condition: Expression, state: FlowState) -> bool:
-    """What a condition says: a failed one, null and false say no."""
+    """What a `skipIf` says: a failed one, null, false, zero and an empty text say no.
+
+    Older than `$if`, which takes zero and empty texts for true.
+    """
     outcome = condition.evaluate(state)
-    return isinstance(outcome, Success) and outcome.value is not None and outcome.value is not False
+    return isinstance(outcome, Success) and outcome.value is not None and outcome.value not in (False, "")
 
 
 def _weighed(outcome: Outcome, what: str) -> Outcome:

@@ -132,13 +132,16 @@ class StepServices:
         self._uses.clear()
         self.times_again += 1
 
-    async def flow_metadata(self, step_id: str | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    async def flow_metadata(
+        self, step_id: str | None = None, *, flow_id: str | None = None
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+        flow = self._flow if flow_id is None else await self._blobs.flow(flow_id)
         if step_id is None:
-            return self._flow.metadata, None
-        step = self._flow.by_id.get(step_id)
+            return flow.metadata, None
+        step = flow.by_id.get(step_id)
         if step is None:
             raise LookupError(f"The flow has no step {step_id!r}.")
-        return self._flow.metadata, step.metadata
+        return flow.metadata, step.metadata
 
     def _start(
         self, flow: Flow, inputs: Sequence[Any], max_concurrency: int | None, overrides: Mapping[str, Any] | None

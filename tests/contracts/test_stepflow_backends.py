@@ -27,7 +27,7 @@ from pyflue.stepflow.backend import (
 from pyflue.stepflow.environments import environment_for, environments_of
 from pyflue.stepflow.exceptions import FlowMalformed
 from pyflue.stepflow.memory_runs import MemoryBackend
-from pyflue.stepflow.outcome import Failed, Success
+from pyflue.stepflow.outcome import Failed, Skipped, Success
 from pyflue.stepflow.plugins.port import ComponentFailed
 from pyflue.stepflow.runs import JournalBackend
 from pyflue.workflows import Catalog
@@ -274,6 +274,49 @@ async def test_a_skipped_step_is_shown_as_skipped(world: World) -> None:
 
     shown = {step.step_id: step.status for step in await world.backend.steps(run_id)}
     assert shown == {"off": StepStatus.SKIPPED, "on": StepStatus.COMPLETED}
+
+
+async def test_a_step_is_shown_as_what_its_on_error_makes_of_its_failure(world: World) -> None:
+    def bad(name: str, *, given: Any = "bad", **on_error: Any) -> dict[str, Any]:
+        return {"id": name, "component": "/fail_on", "input": given, "onError": on_error}
+
+    composite = {"id": "composite", "component": "/builtin/create_messages", "onError": {"action": "useDefault"}}
+    newer: list[Any] = [
+        bad("plain", action="fail"),
+        bad("default", action="useDefault", defaultValue={"$input": "$"}),
+        composite,
+        bad("never_tried", given={"$step": "plain"}, action="useDefault", defaultValue=1),
+        bad("retried", action="retry", maxRetries=1),
+        {"id": "nowhere", "component": "/", "onError": {"action": "useDefault"}},
+    ]
+    older = [
+        bad("default", action="useDefault", defaultValue={"$input": "$"}),
+        bad("after", action="useDefault", defaultValue=[{"$step": "default"}, {"$variable": "v"}]),
+        bad("skipped", action="skip"),
+    ]
+    older[1]["input"] = {"$if": {"$step": "default"}, "then": "bad"}
+    failed, success = Failed(422, "bad input"), StepStatus.COMPLETED
+
+    async def shown(steps: list[Any], **more: Any) -> dict[str, tuple[StepStatus, Any]]:
+        output = {"$coalesce": [[{"$if": {"$step": step["id"]}, "then": 1} for step in steps], None]}
+        run_id = await world.done({"steps": steps, "output": output, **more}, "given", variables={"v": "of the run"})
+        return {step.step_id: (step.status, step.outcome) for step in await world.backend.steps(run_id)}
+
+    found = await shown(newer)
+    assert isinstance(found["nowhere"][1], Failed)
+    assert found.pop("nowhere")[0] is StepStatus.FAILED
+    assert found == {
+        "plain": (StepStatus.FAILED, failed),
+        "default": (success, Success({"$input": "$"})),
+        "composite": (success, Success(None)),
+        "never_tried": (StepStatus.FAILED, failed),
+        "retried": (StepStatus.FAILED, failed),
+    }
+    assert await shown(older) == {
+        "default": (success, Success("given")),
+        "after": (success, Success(["given", "of the run"])),
+        "skipped": (StepStatus.SKIPPED, Skipped("bad input")),
+    }
 
 
 async def test_what_a_blob_was_stored_as_is_no_part_of_its_id(world: World) -> None:

@@ -161,11 +161,13 @@ class RunServices(Protocol):
         """
         ...
 
-    async def flow_metadata(self, step_id: str | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-        """The metadata of the flow, and that of one of its steps.
+    async def flow_metadata(
+        self, step_id: str | None = None, *, flow_id: str | None = None
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+        """The metadata of the flow, or of a stored one, and that of one of its steps.
 
         Raises:
-            LookupError: no such step.
+            LookupError: no such flow or step. ValueError: it is no id, or that of no flow.
         """
         ...
 

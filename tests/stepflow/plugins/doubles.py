@@ -77,7 +77,9 @@ class Services:
     def begin_again(self) -> None:
         self.begun_again += 1
 
-    async def flow_metadata(self, step_id: str | None = None) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    async def flow_metadata(
+        self, step_id: str | None = None, *, flow_id: str | None = None
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
         if step_id == "unknown":
             raise LookupError("There is no such step.")
         return {"owner": "me"}, None if step_id is None else {"of": step_id}
