@@ -85,7 +85,12 @@ def main() -> None:
     os.close(stdout_write)
     os.close(stderr_write)
     kept = {stdout: _Kept(order["output_bytes"]), stderr: _Kept(order["output_bytes"])}
-    end = _watch(order, child, control, alarm, kept, is_reaper)
+    try:
+        end = _watch(order, child, control, alarm, kept, is_reaper)
+    except BaseException:
+        # Whatever went wrong with watching it: nothing is left that nobody watches.
+        _end_the_rest(is_reaper, child)
+        raise
     outputs = [kept[stdout].parts(), kept[stderr].parts()]
     header = {
         **end,
@@ -216,9 +221,10 @@ def _descendants() -> list[tuple[int, int]]:
                 with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                     # The name in parentheses may hold anything.
                     fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            children.setdefault(int(fields[1]), []).append((int(name), int(fields[2])))
+                entry = int(fields[1]), (int(name), int(fields[2]))
+            except (OSError, IndexError, ValueError):
+                continue  # it has ended meanwhile
+            children.setdefault(entry[0], []).append(entry[1])
     found: list[tuple[int, int]] = []
     pending = [os.getpid()]
     while pending:
@@ -246,10 +252,10 @@ def _too_much(order: dict[str, Any]) -> str | None:
         try:
             with open(f"/proc/{pid}/statm", "rb") as file:  # noqa: PTH123
                 fields = file.read().split()
-        except OSError:
-            continue
-        # Without what is shared: a page is counted once, roughly.
-        total += (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+            # Without what is shared: a page is counted once, roughly.
+            total += (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+        except (OSError, IndexError, ValueError):
+            continue  # it has ended meanwhile
     return "memory" if total > order["memory_bytes"] else None
 
 

@@ -58,6 +58,17 @@ async def test_a_command_that_kills_its_parents_leaves_nothing(kind: str, tmp_pa
     await until_none_is_left(mark)
 
 
+async def test_what_is_always_another_process_ends_with_its_group(kind: str, tmp_path: Path) -> None:
+    # Whoever kills what he has just seen comes too late: each process has started the next one, and is gone.
+    sandbox = await sandbox_of(kind, tmp_path / "root")
+    mark = new_mark()
+
+    result = await sandbox.exec(f"next() {{ next & exit; }}; next & kill -9 $PPID; sleep {mark}", timeout_s=1)
+
+    assert result.exit_code in (124, 137)
+    await until_none_is_left(mark)
+
+
 async def test_too_many_processes_end_the_command(kind: str, tmp_path: Path) -> None:
     sandbox = await sandbox_of(kind, tmp_path / "root", limits=SandboxLimits(processes=20))
     mark = new_mark()
