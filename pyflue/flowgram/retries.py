@@ -5,7 +5,7 @@ An http node may have `"timeout": {"retryTimes": 2}` instead, for requests that 
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -40,7 +40,7 @@ class NodeRetry:
                 # Whatever the node's executor raises.
                 if attempt >= self.max_attempts or not isinstance(error, self.retry_on):
                     raise
-            await asyncio.sleep(min(self.delay_s * self.backoff ** min(attempt - 1, 64), _LONGEST_PAUSE_S))
+            await sleep(min(self.delay_s * self.backoff ** min(attempt - 1, 64), _LONGEST_PAUSE_S))
             attempt += 1
 
 

@@ -364,6 +364,16 @@ async def test_a_runaway_command_ends_in_time(sandbox: Sandbox, command: str) ->
     assert processes_with(mark) == []
 
 
+async def test_what_multiplies_in_sessions_of_its_own_comes_to_an_end(kind: str, sandbox: Sandbox) -> None:
+    if kind == "virtual":
+        pytest.skip("it has no processes")
+
+    result = await sandbox.exec('echo "setsid sh b & setsid sh b &" > b; sh b; sleep 60', timeout_s=5)
+
+    assert result.exit_code in (124, 137)
+    assert (await sandbox.exec("echo fine", timeout_s=10)).stdout == "fine\n"
+
+
 async def test_output_is_cut_with_a_mark(sandbox: Sandbox) -> None:
     result = await sandbox.exec("for i in $(seq 40); do head -c 100000 /dev/zero | tr '\\0' x; done", timeout_s=20)
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 
 import pyflue.flowgram as fg
-from pyflue.flowgram import network
+from pyflue.flowgram import network, retries
 from pyflue.flowgram.nodes import http_request
 from pyflue.workflows import Catalog
 from tests.promises import promise
@@ -201,13 +201,11 @@ async def test_any_answer_is_a_success(server: Server) -> None:
 
 async def test_a_request_without_an_answer_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
     async def no_pause(delay: float) -> None:
         pauses.append(delay)
-        await sleep(0)
 
-    monkeypatch.setattr(http_request.asyncio, "sleep", no_pause)
+    monkeypatch.setattr(retries, "sleep", no_pause)
     server.answers = [b"", b"", ok(b"third")]
     assert await fg.run(request(server.url, timeout={"retryTimes": 2}), {}) == {"code": 200, "body": "third"}
     assert pauses == [1, 2]

@@ -26,8 +26,11 @@ from .limits import SandboxLimits
 from .port import CommandResult
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
-#: How long a supervisor may need after everything should be over.
-_LATE_S = 4.0
+#: How long a supervisor may need after everything should be over. Long: on a machine that is short of everything it is
+#: late, too, and what it watches must not be left alone then.
+_LATE_S = 30.0
+#: How long a cancelled caller waits for the end.
+_STOPPING_S = 4.0
 #: A name in the environment of each process of a command, to find those that got away when the supervisor was killed.
 _MARK = "PYFLUE_COMMAND"
 #: Programs reserve much more address space than they use; this is against the reckless only.
@@ -83,7 +86,7 @@ async def run(order: Order) -> CommandResult:
 
 
 async def _over(ended: asyncio.Future[CommandResult]) -> None:
-    await asyncio.wait({ended}, timeout=_LATE_S)
+    await asyncio.wait({ended}, timeout=_STOPPING_S)
 
 
 _Outcome: TypeAlias = "CommandResult | BaseException"

@@ -30,6 +30,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 #: How often the number of processes is looked at, which is cheap, and how often all else.
 _GLANCE_S = 0.02
 _LOOK_S = 0.25
+#: How many of the command's processes are looked at to know its groups.
+_NEAREST = 32
 _CHUNK_BYTES = 1024 * 1024
 #: How long output is waited for that is still on its way when no process is left.
 _DRAIN_S = 1.0
@@ -69,6 +71,7 @@ def main() -> None:
     size = int.from_bytes(_read_exactly(control, 4), "big")
     order: dict[str, Any] = json.loads(_read_exactly(control, size))
     is_reaper = _become_subreaper()
+    _take_precedence()
     stdout, stdout_write = os.pipe()
     stderr, stderr_write = os.pipe()
     # SIGCHLD only has to end the wait in `poll`; a byte in this pipe does.
@@ -79,9 +82,10 @@ def main() -> None:
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # Ending is what the closed input asks for. Whoever signals the group must not leave orphans.
         signal.signal(name, signal.SIG_IGN)
+    fence = _make_fence(_tasks_of(order))
     child = os.fork()
     if child == 0:
-        _become_command(order, stdout_write, stderr_write)
+        _become_command(order, stdout_write, stderr_write, fence)
     os.close(stdout_write)
     os.close(stderr_write)
     kept = {stdout: _Kept(order["output_bytes"]), stderr: _Kept(order["output_bytes"])}
@@ -91,6 +95,10 @@ def main() -> None:
         # Whatever went wrong with watching it: nothing is left that nobody watches.
         _end_the_rest(is_reaper, child)
         raise
+    finally:
+        if fence is not None:
+            with contextlib.suppress(OSError):
+                os.rmdir(fence)  # noqa: PTH106  (a program without the library around it)
     outputs = [kept[stdout].parts(), kept[stderr].parts()]
     header = {
         **end,
@@ -136,16 +144,30 @@ def _watch(
         now = time.monotonic()
         if now >= glance_at:
             glance_at = now + _GLANCE_S
-            if now >= look_at or _tasks() > usual + order["processes"]:
+            stopped: set[int] = set()
+            if is_crowded := _tasks() > usual + order["processes"]:
+                # What multiplies stands still while it is counted: it would be faster than we are.
+                stopped = _nearest_groups(child)
+                for group in stopped:
+                    _signal_group(group, signal.SIGSTOP)
+            if is_crowded or now >= look_at:
                 look_at = now + _LOOK_S
-                reason = reason or _too_much(order)
+                family = _descendants(enough=order["processes"] + 1) if sys.platform == "linux" else []
+                excess = _too_much(order, family)
+                if excess is not None:
+                    # No time to use more, not even if it had been told to end before.
+                    reason = reason or excess
+                    kill_at = now
+                elif is_crowded:
+                    # Its threads, or processes of others.
+                    usual = _tasks() - len(family)
+                    for group in stopped:
+                        _signal_group(group, signal.SIGCONT)
         if now >= deadline:
             reason = reason or "timeout"
         if reason is not None and kill_at is None:
-            # What uses too much gets no time to use more.
-            is_greedy = reason not in ("timeout", "stopped")
-            kill_at = now + (0.0 if is_greedy else order["grace_s"])
-            _signal_all(signal.SIGKILL if is_greedy else signal.SIGTERM, is_reaper, child)
+            kill_at = now + order["grace_s"]
+            _signal_all(signal.SIGTERM, is_reaper, child)
         if kill_at is not None and now >= kill_at and exit_code is None:
             _signal_all(signal.SIGKILL, is_reaper, child)
             glance_at = kill_at = now + _GLANCE_S
@@ -198,33 +220,74 @@ def _end_the_rest(is_reaper: bool, child: int) -> None:
 
 def _signal_all(number: int, is_reaper: bool, child: int) -> None:
     # All of a group at once: what multiplies cannot get away between two signals, nor while others are looked for.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child, number)
+    _signal_group(child, number)
     if not is_reaper:
         return
     family = _descendants()
     groups = {group for _, group in family if group != os.getpgrp()}
     for group in groups:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+        _signal_group(group, number)
     for pid, _ in family:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
-def _descendants() -> list[tuple[int, int]]:
-    """Process and group ids of all processes below this one."""
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _nearest_groups(child: int) -> set[int]:
+    """The groups of the command's first processes.
+
+    That is quick to know, however many there are, and where a shell multiplies, its group holds them all. A list of
+    all processes may never come to its end then, because new ones are listed last.
+    """
+    groups: set[int] = set()
+    pending = [child]
+    for _ in range(_NEAREST):
+        if not pending:
+            break
+        pid = pending.pop(0)
+        try:
+            groups.add(os.getpgid(pid))
+            children = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY)
+        except OSError:
+            continue  # it has ended meanwhile, or this system has no such file
+        try:
+            # The last number may be cut.
+            pending += [int(number) for number in os.read(children, 4096).split(b" ")[:-1]]
+        except OSError:
+            continue
+        finally:
+            os.close(children)
+    return groups - {os.getpgrp()}
+
+
+def _descendants(enough: int | None = None) -> list[tuple[int, int]]:
+    """Process and group ids of all processes below this one, or of the first that are found to be `enough`.
+
+    New processes are listed last, so a list of all may never come to its end while they multiply.
+    """
     children: dict[int, list[tuple[int, int]]] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208  (a program without the library around it)
-        if name.isdigit():
+    known: dict[int, tuple[int, int]] = {os.getpid(): (0, 0)}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
             try:
-                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+                with open(f"/proc/{entry.name}/stat", "rb") as file:  # noqa: PTH123
                     # The name in parentheses may hold anything.
                     fields = file.read().rpartition(b")")[2].split()
-                entry = int(fields[1]), (int(name), int(fields[2]))
+                parent, process = int(fields[1]), (int(entry.name), int(fields[2]))
             except (OSError, IndexError, ValueError):
                 continue  # it has ended meanwhile
-            children.setdefault(entry[0], []).append(entry[1])
+            children.setdefault(parent, []).append(process)
+            # Nearly always a parent's number is lower, and the list is in order.
+            if parent in known:
+                known[process[0]] = process
+                if enough is not None and len(known) > enough:
+                    return list(known.values())[1:]
     found: list[tuple[int, int]] = []
     pending = [os.getpid()]
     while pending:
@@ -243,8 +306,7 @@ def _tasks() -> int:
         return 0
 
 
-def _too_much(order: dict[str, Any]) -> str | None:
-    family = _descendants() if sys.platform == "linux" else []
+def _too_much(order: dict[str, Any], family: list[tuple[int, int]]) -> str | None:
     if len(family) > order["processes"]:
         return "processes"
     total = 0
@@ -263,14 +325,62 @@ def _wake(_number: int, _frame: object) -> None:
     """The byte that comes with the signal is all that is needed."""
 
 
+def _tasks_of(order: dict[str, Any]) -> int:
+    """How many processes and threads a command may have: the limit is of processes, and they have threads."""
+    return 4 * int(order["processes"])
+
+
+def _make_fence(tasks: int) -> str | None:
+    """A control group within our own that holds no more than so many tasks, for root: no `RLIMIT_NPROC` holds it.
+
+    None where the system gives us none; then there is only the supervisor's look.
+    """
+    if os.geteuid() != 0 or sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:  # noqa: PTH123
+        # See cgroups(7): a line is "number:controllers:path", without a controller in version 2.
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            if controllers not in ("", "pids"):
+                continue
+            fence = f"/sys/fs/cgroup/{controllers}{path.rstrip('/')}/pyflue-{os.getpid()}"
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(fence)  # noqa: PTH102
+            try:
+                _write(f"{fence}/pids.max", str(tasks))
+            except OSError:
+                os.rmdir(fence)  # noqa: PTH106
+            else:
+                return fence
+    return None
+
+
+def _write(path: str, text: str) -> None:
+    # `open` would make a file where the system has none of this name.
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
+
+
+def _take_precedence() -> None:
+    """Get a turn whenever it is time to look, among thousands of processes. For root, and if the system allows it."""
+    if os.geteuid() == 0 and sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+
+
 def _become_subreaper() -> bool:
     if sys.platform != "linux":
         return False
     return ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
-def _become_command(order: dict[str, Any], stdout: int, stderr: int) -> None:
+def _become_command(order: dict[str, Any], stdout: int, stderr: int, fence: str | None) -> None:
     try:
+        if fence is not None:
+            _write(f"{fence}/cgroup.procs", "0")
         os.setsid()
         # So that the supervisor gets its turn, and whoever started it, however many processes this becomes.
         os.nice(5)
@@ -289,8 +399,7 @@ def _become_command(order: dict[str, Any], stdout: int, stderr: int) -> None:
                     os.close(fd)
         for fd in passed:
             os.set_inheritable(fd, True)
-        # For root, who has no such limit, the supervisor's own look is all there is.
-        _limit(resource.RLIMIT_NPROC, _tasks() + 4 * order["processes"])
+        _limit(resource.RLIMIT_NPROC, _tasks() + _tasks_of(order))
         for name, value in order["rlimits"].items():
             _limit(getattr(resource, name, None), value)
         argv, env = order["argv"], order["env"]
