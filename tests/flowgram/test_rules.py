@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import pyflue.flowgram as fg
-from pyflue.flowgram import flowgram_dialect
+from pyflue.flowgram import flowgram_dialect, retries
 from pyflue.flowgram import report as reports
 from pyflue.flowgram.document import read_document
 from pyflue.flowgram.nodes import code
@@ -403,15 +403,9 @@ async def test_messages_have_an_id_and_the_time(log: Log, monkeypatch: pytest.Mo
 
 async def test_a_timeout_is_tried_again_and_each_attempt_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    sleep = asyncio.sleep
 
     async def no_pause(delay: float) -> None:
-        # A server that another test module keeps in a thread sleeps by the same function, for less than a second.
-        if delay < 1:
-            await sleep(delay)
-            return
         pauses.append(delay)
-        await sleep(0)
 
     class SilentTwice(Server):
         async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -424,7 +418,7 @@ async def test_a_timeout_is_tried_again_and_each_attempt_has_its_own(monkeypatch
 
     async with answering(SilentTwice()) as server:
         made = request(server.url, timeout={"timeout": 400, "retryTimes": 2})
-        monkeypatch.setattr(asyncio, "sleep", no_pause)
+        monkeypatch.setattr(retries, "sleep", no_pause)
         # One clock for all of them would have run out in the first.
         assert await fg.run(made, {}) == {"code": 200, "body": "fine"}
         assert (len(server.requests), pauses) == (3, [1, 2])
