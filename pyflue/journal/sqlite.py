@@ -468,10 +468,7 @@ class SqliteJournal:
 
     def _set_up(self) -> None:
         if self._path is not None:
-            mode = str(self._anchor.pragma("journal_mode"))
-            if mode != "wal":
-                sqlite_file.check_schema(self._anchor, self._name)  # before the first change to a stranger's file
-                self._anchor.pragma("journal_mode", "wal")
+            sqlite_file.use_wal(self._anchor, self._name, timeout_s=self._settings.busy_timeout_s)
         roster = self._roster
         sqlite_file.migrate(self._anchor, self._name, is_in_use=lambda: roster is not None and roster.anyone_else())
 

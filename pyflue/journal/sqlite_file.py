@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -57,6 +58,7 @@ class Database(Protocol):
 
 #: "PyFl" in the file's header: `file journal.db` shows it, and another program's database is not taken for ours.
 APPLICATION_ID = 0x5079466C
+_RETRY_S = 0.01
 _NETWORK_FILE_SYSTEMS = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|9p|afs|ceph|lustre|glusterfs|fuse\.(sshfs|glusterfs|s3fs)"
 )
@@ -152,6 +154,24 @@ def translate(path: str, error: Exception, busy_timeout_s: float) -> Exception:
             return error
 
 
+def use_wal(connection: Database, path: str, *, timeout_s: float) -> None:
+    """Let the file have a write-ahead log, unless it has one.
+
+    Raises:
+        JournalTooNew, JournalUnreadable: it is not one this program may use. Nothing was changed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while str(connection.pragma("journal_mode")) != "wal":
+        check_schema(connection, path)  # before the first change to a stranger's file
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            # SQLite does not wait for this lock. Another process that opens the same new file is about to be done.
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_RETRY_S)
+
+
 def migrate(connection: Database, path: str, *, is_in_use: Callable[[], bool]) -> None:
     """Bring the schema to the newest version, in one transaction; an existing journal is copied beside itself first.
 
@@ -230,7 +250,9 @@ def find_problems(connection: Database, *, thorough: bool) -> list[str]:
     """What SQLite finds wrong with the file; `thorough` also compares indexes with tables."""
     pragma = "integrity_check" if thorough else "quick_check"
     try:
-        rows = [str(row[0]) for row in connection.execute(f"PRAGMA {pragma}(20)")]
+        # One problem a line, or several lines in one row, depending on where it was found.
+        found = [str(row[0]) for row in connection.execute(f"PRAGMA {pragma}(20)")]
+        rows = [line for text in found for line in text.splitlines() if not line.startswith("***")]
     except apsw.Error as error:
         return [str(error)]
     return [] if rows == ["ok"] else rows

@@ -131,14 +131,20 @@ class SqliteWrites:
     # Transactions
 
     def begin(self) -> None:
-        if self._turnstile is not None and not self._has_turn:
-            if not self._turnstile.enter(self._settings.busy_timeout_s):
-                raise JournalBusy(self._name, self._settings.busy_timeout_s)
-            self._has_turn = True
-            self._turn_ends_at = time.monotonic() + _TURN_S
+        if not self._take_turn(self._settings.busy_timeout_s):
+            raise JournalBusy(self._name, self._settings.busy_timeout_s)
         self.connection.execute("BEGIN IMMEDIATE")
         self._heads.check()
         self._room_bytes = None
+
+    def _take_turn(self, timeout_s: float) -> bool:
+        """Wait for this process's turn among those that write; false if it did not come in time."""
+        if self._turnstile is not None and not self._has_turn:
+            if not self._turnstile.enter(timeout_s):
+                return False
+            self._has_turn = True
+            self._turn_ends_at = time.monotonic() + _TURN_S
+        return True
 
     def commit(self) -> None:
         self.flush()
@@ -187,7 +193,10 @@ class SqliteWrites:
         if self._checkpointer is None or self._wal_pages < self._checkpoint_pages:
             return
         if self._wal_pages > self._most_wal_pages:
-            # Passive checkpoints never catch up with a writer that does not pause; this is the pause.
+            # Passive checkpoints never catch up with a writer that does not pause; this is the pause. Other processes
+            # have to make it as well, or their writes keep this one waiting for all of its time.
+            if not self._take_turn(_RESET_TIMEOUT_MS / 1000):
+                return
             self.connection.set_busy_timeout(_RESET_TIMEOUT_MS)
             try:
                 self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
@@ -196,6 +205,7 @@ class SqliteWrites:
                 pass  # a long read is under way, or the disk is full; the next batch tries again
             finally:
                 self.connection.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
+                self.pause()
         else:
             self._checkpointer.wake()
 

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -24,7 +25,17 @@ from pyflue.errors import (
     JournalUnreadable,
     JournalUnsupported,
 )
-from pyflue.journal import Attached, Fence, FileRecord, Journal, Outcome, RunFilter, RunStatus, open_journal
+from pyflue.journal import (
+    Attached,
+    Fence,
+    FileRecord,
+    Journal,
+    Outcome,
+    RunFilter,
+    RunStatus,
+    open_journal,
+    sqlite_file,
+)
 from pyflue.journal.queries import load_migrations
 from pyflue.settings import JournalSettings
 from tests.contracts.test_journal_calls import new_signal, new_step, new_wait
@@ -263,6 +274,54 @@ async def test_journals_of_releases_before_definitions_take_them(tmp_path: Path,
         assert {await journal.definition(run.run_id) for run in before} == {None}
     async with opened(tmp_path) as journal:
         assert await journal.definition(new.run_id) == raw({"nodes": []})
+
+
+@promise("F13")
+@pytest.mark.parametrize("schema", ["schema-1", "schema-2", "schema-3", "schema-4"])
+async def test_events_are_the_same_after_a_migration(tmp_path: Path, schema: str) -> None:
+    file_in(tmp_path).parent.mkdir()
+    shutil.copy(Path(__file__).parent / "fixtures" / f"{schema}.db", file_in(tmp_path))
+    wanted = "SELECT stream_id, idx, type, at, data, {} FROM events ORDER BY stream_id, idx"
+    before = apsw.Connection(str(file_in(tmp_path)))
+    added = {"schema-1": "NULL, NULL", "schema-2": "step, NULL"}.get(schema, "step, interaction")
+    old = list(before.execute(wanted.format(added)))
+    before.close()
+
+    async with opened(tmp_path) as journal:
+        assert (await journal.check()).problems == ()
+
+    after = apsw.Connection(str(file_in(tmp_path)))
+    assert list(after.execute(wanted.format("step, interaction"))) == old
+    after.close()
+
+
+async def test_a_new_journal_that_another_process_is_just_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_in(tmp_path).parent.mkdir()
+    other = apsw.Connection(str(file_in(tmp_path)))
+    other.execute("BEGIN IMMEDIATE")
+    looks: list[int] = []
+    has_waited = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    check_schema = sqlite_file.check_schema
+
+    def counting(*args: Any) -> int:
+        looks.append(check_schema(*args))
+        if len(looks) == 2:
+            loop.call_soon_threadsafe(has_waited.set)
+        return looks[-1]
+
+    monkeypatch.setattr(sqlite_file, "check_schema", counting)
+    opening = asyncio.ensure_future(asyncio.to_thread(journal_at, tmp_path))
+    async with asyncio.timeout(5):
+        await has_waited.wait()
+    other.execute("ROLLBACK")
+    other.close()
+
+    journal = await opening
+    await journal.accept(new_run())
+    await journal.close()
 
 
 @promise("F13")
