@@ -99,6 +99,9 @@ def main() -> None:
         ),
         "children": lambda: _child("children", "--seconds", str(size.seconds / 3)),
         "agents": lambda: _child("agents", "--prompts", str(size.prompts)),
+        "agents, the journal written by a process of its own": lambda: _child(
+            "agents", "--prompts", str(size.prompts), "--writer-process"
+        ),
         "replay": lambda: _child("replay", "--times", str(size.replays)),
         "a long run": lambda: _child("long_run", "--count", str(size.events)),
         "a tenth of it": lambda: _shorter(_child("long_run", "--count", str(size.events // 10))),

@@ -30,10 +30,13 @@ _PROMPTS_OF_MANY = 40
 _Prompts: TypeAlias = Sequence[tuple[float, float]]
 
 
-async def measure(*, prompts: int, sessions: int, delay_s: float, spread_s: float) -> dict[str, float]:
-    """The figures `agents.…`, in milliseconds."""
+async def measure(
+    *, prompts: int, sessions: int, delay_s: float, spread_s: float, writer_process: bool
+) -> dict[str, float]:
+    """The figures `agents.…`, in milliseconds; `agents_writer_process.…` if the journal's writer has a process."""
+    prefix = "agents_writer_process" if writer_process else "agents"
     with fresh_project() as folder:
-        project = open_project(folder)
+        project = open_project(folder, options={"journal.writer_process": writer_process}, serves=True)
         try:
             async with project.engine(adopts=True) as engine:
                 workflow = project.catalog.find(_WORKFLOW)
@@ -50,14 +53,14 @@ async def measure(*, prompts: int, sessions: int, delay_s: float, spread_s: floa
             await project.journal.close()
     per_turn = _quantile(alone, 0.5)
     return {
-        "agents.turn.p50_ms": per_turn,
-        "agents.turn.p99_ms": _quantile(alone, 0.99),
-        "agents.tool_call.p50_ms": (_quantile(with_tools, 0.5) - 2 * per_turn) / _TOOL_CALLS,
-        "agents.crowd.sessions": sessions,
-        "agents.crowd.p50_ms": _quantile(crowd, 0.5),
-        "agents.crowd.p99_ms": _quantile(crowd, 0.99),
-        "agents.herd.p50_ms": _quantile(herd, 0.5),
-        "agents.herd.p99_ms": _quantile(herd, 0.99),
+        f"{prefix}.turn.p50_ms": per_turn,
+        f"{prefix}.turn.p99_ms": _quantile(alone, 0.99),
+        f"{prefix}.tool_call.p50_ms": (_quantile(with_tools, 0.5) - 2 * per_turn) / _TOOL_CALLS,
+        f"{prefix}.crowd.sessions": sessions,
+        f"{prefix}.crowd.p50_ms": _quantile(crowd, 0.5),
+        f"{prefix}.crowd.p99_ms": _quantile(crowd, 0.99),
+        f"{prefix}.herd.p50_ms": _quantile(herd, 0.5),
+        f"{prefix}.herd.p99_ms": _quantile(herd, 0.99),
     }
 
 
@@ -110,9 +113,16 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--delay", type=float, default=0.05, help="seconds that the model takes in the crowd (0.05)")
     parser.add_argument("--spread", type=float, default=2.0, help="seconds over which the crowd comes (2)")
+    parser.add_argument("--writer-process", action="store_true", help="with journal.writer_process")
     options = parser.parse_args()
     figures = uvloop.run(
-        measure(prompts=options.prompts, sessions=options.sessions, delay_s=options.delay, spread_s=options.spread)
+        measure(
+            prompts=options.prompts,
+            sessions=options.sessions,
+            delay_s=options.delay,
+            spread_s=options.spread,
+            writer_process=options.writer_process,
+        )
     )
     print(codec.encode(figures).decode())
 

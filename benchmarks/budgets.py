@@ -187,8 +187,8 @@ BUDGETS: Sequence[Budget] = (
     Budget(what="agents: a turn beside its model, p50", figure=_figure("agents.turn.p50_ms"), at_most=1, unit="ms"),
     Budget(what="agents: a tool call, p50", figure=_figure("agents.tool_call.p50_ms"), at_most=1, unit="ms"),
     Budget(
-        what="agents: 500 sessions at once on a model of 50 ms, p99",
-        figure=_figure("agents.crowd.p99_ms"),
+        what="agents: 500 sessions at once on a model of 50 ms, p99, with journal.writer_process",
+        figure=_figure("agents_writer_process.crowd.p99_ms"),
         at_most=100,
         unit="ms",
     ),

@@ -91,10 +91,13 @@ class Project:
         )
 
 
-def open_project(root: Path | None = None, *, options: Mapping[str, Any] | None = None) -> Project:
+def open_project(
+    root: Path | None = None, *, options: Mapping[str, Any] | None = None, serves: bool = False
+) -> Project:
     """Open the project in a folder (None: the one the current folder belongs to). Blocks while the journal opens.
 
-    `options` maps setting names such as `server.port` to values; they win over variables and `pyflue.toml`.
+    `serves` says that it is for a server, whose journal may be written by a process of its own. `options` maps setting
+    names such as `server.port` to values; they win over variables and `pyflue.toml`.
 
     Raises:
         ProjectNotFound, SettingsInvalid, and what `open_journal` raises.
@@ -102,7 +105,12 @@ def open_project(root: Path | None = None, *, options: Mapping[str, Any] | None 
     from .flow_models import for_project as for_flows
 
     settings = load_settings(root if root is not None else find_root(Path.cwd()), options=options)
-    journal = open_journal(settings.journal_url, settings=settings.journal, limits=settings.limits)
+    journal = open_journal(
+        settings.journal_url,
+        settings=settings.journal,
+        limits=settings.limits,
+        writer_process=serves and settings.journal.writer_process,
+    )
     agents = LazyAgents(settings)
     for_flows(settings, agents.find)
     return Project(
@@ -275,7 +283,7 @@ class ProjectApp:
         from .graph_models import load_executors
         from .server import Services, build_app
 
-        project = await asyncio.to_thread(open_project, self._root, options=self._options)
+        project = await asyncio.to_thread(open_project, self._root, options=self._options, serves=True)
         try:
             # In a thread, and before the first request: no request waits for an import.
             definitions = project.definitions

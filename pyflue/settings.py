@@ -95,6 +95,9 @@ class JournalSettings:
     )
     busy_timeout_s: float = _setting(5.0, "How long a request waits for a journal that another process holds.")
     idempotency_keep_s: float = _setting(172_800.0, "How long an Idempotency-Key is remembered, at least 24 h.")
+    writer_process: bool = _setting(
+        False, "Whether a server writes its journal in a process of its own, beside the one that drives the runs."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ class WaitState(StrEnum):
     CANCELLED = "cancelled"  #: the run ended, or the workflow gave the wait up
 
 
-class NewStep(msgspec.Struct, frozen=True, kw_only=True):
+class NewStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The record of a step, or of another value that must be the same when the run is replayed."""
 
     key: str

@@ -63,7 +63,7 @@ class FileVersion(msgspec.Struct, frozen=True, kw_only=True):
     file: FileRecord
 
 
-class Attached(msgspec.Struct, frozen=True, kw_only=True):
+class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is recorded together with a step."""
 
     entries: Sequence[NewEntry] = ()

@@ -248,7 +248,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     needs_free_lane: bool = False
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event to append; the writer numbers it."""
 
     type: str

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
@@ -25,7 +25,7 @@ from ..codec import Raw
 from ..errors import JournalClosed, JournalError, JournalReadOnly, JournalUnreadable
 from ..settings import JournalSettings, Limits
 from . import sqlite_file
-from .locks import Roster, Turnstile
+from .locks import Roster
 from .port import Watch
 from .queries import load_queries
 from .records import (
@@ -43,9 +43,10 @@ from .records import (
     RunStatus,
 )
 from .sqlite_file import Database
+from .sqlite_opening import Place, open_writes
 from .sqlite_rows import answers_since, filters, read_blob, read_definition, read_run, to_event, to_page, to_run
-from .sqlite_writes import Checkpointer, SqliteWrites
-from .writer import Bell, PollingBell, Writer
+from .sqlite_writes import SqliteWrites
+from .writer import Bell, PollingBell, Verb, Writer
 
 if TYPE_CHECKING:
     from .calls import (
@@ -70,8 +71,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READERS = 4
-#: What one batch changes should fit, or SQLite writes it to the log early and reads it again: 500 runs are 2,000 pages.
-_WRITE_CACHE_KIB = 16 * 1024
 #: Above this size a start does not read the whole file through; `pyflue db check` does.
 _CHECKED_AT_START_BYTES = 1024**3
 
@@ -85,7 +84,15 @@ class SqliteJournal:
     writer_type: type[Writer] = Writer
 
     def __init__(
-        self, name: str, *, path: Path | None, settings: JournalSettings, limits: Limits, clock: Clock, read_only: bool
+        self,
+        name: str,
+        *,
+        path: Path | None,
+        settings: JournalSettings,
+        limits: Limits,
+        clock: Clock,
+        read_only: bool,
+        writer_process: bool = False,
     ) -> None:
         self._name = name
         self._path = path
@@ -108,12 +115,19 @@ class SqliteJournal:
             self._is_outdated = sqlite_file.is_outdated(self._anchor, name)
         else:
             self._set_up()
-            self._writer = self.writer_type(self._open_writes)
+            self._writer = self._make_writer(apart=writer_process)
             self._writer.start()
 
     @classmethod
     def open(
-        cls, path: Path, *, settings: JournalSettings, limits: Limits, clock: Clock, read_only: bool
+        cls,
+        path: Path,
+        *,
+        settings: JournalSettings,
+        limits: Limits,
+        clock: Clock,
+        read_only: bool,
+        writer_process: bool = False,
     ) -> SqliteJournal:
         """Open a file; see `open_journal`."""
         path = path.absolute()
@@ -123,7 +137,15 @@ class SqliteJournal:
         else:
             sqlite_file.prepare_file(path)
         try:
-            return cls(str(path), path=path, settings=settings, limits=limits, clock=clock, read_only=read_only)
+            return cls(
+                str(path),
+                path=path,
+                settings=settings,
+                limits=limits,
+                clock=clock,
+                read_only=read_only,
+                writer_process=writer_process,
+            )
         except apsw.Error as error:
             raise sqlite_file.translate(str(path), error, settings.busy_timeout_s) from error
 
@@ -137,68 +159,65 @@ class SqliteJournal:
 
     def accept(self, new: NewRun, *, is_awaited: bool = True) -> asyncio.Future[Accepted]:
         return self._the_writer().submit(
-            lambda: self._writes.accept(new), patient=False, rings=is_awaited, is_new=new.copies is None
+            Verb("accept", (new,)), patient=False, rings=is_awaited, is_new=new.copies is None
         )
 
     def claim(
         self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
     ) -> Awaitable[Sequence[Run]]:
-        return self._write(lambda db: db.claim(owner, limit, run_ids, max_crashes))
+        return self._write("claim", owner, limit, run_ids, max_crashes)
 
     def requeue(self, lost: Fence, *, crashed: bool) -> Awaitable[bool]:
-        return self._write(lambda db: db.requeue(lost, crashed))
+        return self._write("requeue", lost, crashed)
 
     def disown(self, owner: str) -> Awaitable[int]:
-        return self._write(lambda db: db.disown(owner))
+        return self._write("disown", owner)
 
     def append(self, fence: Fence, *events: NewEvent) -> None:
         self._the_writer().append(fence, *events)
 
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
-        return self._write_after_events(fence, lambda db, earlier: db.finish(fence, outcome, earlier))
+        return self._write_after_events(fence, "finish", fence, outcome)
 
     def finish_queued(self, run_id: str, outcome: Outcome) -> Awaitable[bool]:
-        return self._write(lambda db: db.finish_queued(run_id, outcome))
+        return self._write("finish_queued", run_id, outcome)
 
     def release(self, fence: Fence) -> Awaitable[bool]:
-        return self._write(lambda db: db.release(fence), fence=fence)
+        return self._write("release", fence, fence=fence)
 
     def cancel(self, run_id: str) -> Awaitable[CancelAnswer | None]:
-        return self._write(lambda db: db.cancel(run_id), patient=False)
+        return self._write("cancel", run_id, patient=False)
 
     def delete(self, run_id: str) -> Awaitable[RunStatus | None]:
-        return self._write(lambda db: db.delete(run_id), patient=False)
+        return self._write("delete", run_id, patient=False)
 
     def delete_finished(self, *, before_us: int, limit: int) -> Awaitable[Sequence[str]]:
-        return self._write(lambda db: db.delete_finished(before_us, limit))
+        return self._write("delete_finished", before_us, limit)
 
     def keep_blob(self, stream_id: str, data: bytes) -> Awaitable[str]:
-        return self._write(lambda db: db.keep_blob(stream_id, data))
+        return self._write("keep_blob", stream_id, data)
 
     def forget_keys(self) -> Awaitable[None]:
-        return self._write(lambda db: db.forget_keys())
+        return self._write("forget_keys")
 
     # Durable calls: writes
 
     def record(
         self, fence: Fence, step: NewStep, events: Sequence[NewEvent] = (), *, attached: Attached | None = None
     ) -> Awaitable[int | None]:
-        return self._the_writer().submit_with_events(
-            lambda earlier: self._writes.calls.record(fence, step, events, earlier, attached), fence
-        )
+        verb = Verb("calls.record", (fence, step, events, attached), takes_events=True)
+        return self._the_writer().submit_with_events(verb, fence)
 
     def note(self, fence: Fence, step: NewStep, *, attached: Attached | None = None) -> None:
-        self._the_writer().note(lambda earlier: self._writes.calls.note(fence, step, earlier, attached), fence)
+        self._the_writer().note(Verb("calls.note", (fence, step, attached), takes_events=True), fence)
 
     def settle(self, fence: Fence) -> Awaitable[bool]:
-        return self._write(lambda db: db.calls.holds(fence), fence=fence)
+        return self._write("calls.holds", fence, fence=fence)
 
     def open_wait(
         self, fence: Fence, wait: NewWait, events: Sequence[NewEvent] = (), *, park: Park | None = None
     ) -> Awaitable[Opened | None]:
-        return self._write_after_events(
-            fence, lambda db, earlier: db.calls.open_wait(fence, wait, events, park, earlier)
-        )
+        return self._write_after_events(fence, "calls.open_wait", fence, wait, events, park)
 
     def start_child(
         self,
@@ -209,27 +228,25 @@ class SqliteJournal:
         *,
         park: Park | None = None,
     ) -> Awaitable[Opened | int | None]:
-        return self._write_after_events(
-            fence, lambda db, earlier: db.calls.start_child(fence, child, call, events, park, earlier)
-        )
+        return self._write_after_events(fence, "calls.start_child", fence, child, call, events, park)
 
     def park(self, fence: Fence, park: Park) -> Awaitable[bool]:
-        return self._write(lambda db: db.calls.park(fence, park), fence=fence)
+        return self._write("calls.park", fence, park, fence=fence)
 
     def expire(self, run_id: str, key: str, *, fence: Fence | None) -> Awaitable[Wait | None]:
-        return self._write(lambda db: db.calls.expire(run_id, key, fence), fence=fence)
+        return self._write("calls.expire", run_id, key, fence, fence=fence)
 
     def close_wait(self, fence: Fence, key: str) -> None:
-        self._the_writer().note(lambda earlier: self._writes.calls.close_wait(fence, key, earlier), fence)
+        self._the_writer().note(Verb("calls.close_wait", (fence, key), takes_events=True), fence)
 
     def signal(self, run_id: str, signal: NewSignal) -> Awaitable[SignalAnswer | None]:
-        return self._write(lambda db: db.calls.signal(run_id, signal), patient=False)
+        return self._write("calls.signal", run_id, signal, patient=False)
 
     def decide(self, approval_id: str, decision: Raw) -> Awaitable[Decided | None]:
-        return self._write(lambda db: db.calls.decide(approval_id, decision), patient=False)
+        return self._write("calls.decide", approval_id, decision, patient=False)
 
     def restart(self, fence: Fence) -> Awaitable[bool]:
-        return self._write(lambda db: db.calls.restart(fence), fence=fence)
+        return self._write("calls.restart", fence, fence=fence)
 
     # Durable calls: reads
 
@@ -264,10 +281,10 @@ class SqliteJournal:
     # Agents
 
     def delete_session(self, stream_id: str, session: str) -> Awaitable[int]:
-        return self._write(lambda db: db.conversations.delete_session(stream_id, session), patient=False)
+        return self._write("conversations.delete_session", stream_id, session, patient=False)
 
     def delete_stream(self, stream_id: str) -> Awaitable[bool | None]:
-        return self._write(lambda db: db.conversations.delete_stream(stream_id), patient=False)
+        return self._write("conversations.delete_stream", stream_id, patient=False)
 
     async def entries(
         self, stream_id: str, session: str, *, after: int = 0, limit: int = 1000, limit_bytes: int | None = None
@@ -479,50 +496,35 @@ class SqliteJournal:
         self._connections.append(connection)
         return connection
 
-    def _open_writes(self) -> SqliteWrites:
-        connection = sqlite_file.connect(self._name, read_only=False, busy_timeout_s=self._settings.busy_timeout_s)
-        connection.pragma("synchronous", "full")
-        connection.pragma("cache_size", -_WRITE_CACHE_KIB)
-        connection.wal_autocheckpoint(0)
-        turnstile = checkpointer = None
-        if self._path is not None:
-            turnstile = Turnstile(self._path.parent)
-            checkpointer = Checkpointer(self._open_for_checkpoints)
-        self._writes = SqliteWrites(
-            connection,
-            self._name,
-            folder=None if self._path is None else self._path.parent,
-            turnstile=turnstile,
-            checkpointer=checkpointer,
-            touch=self._the_writer().touch,
-            is_alive=self._is_alive,
-            note_ended=self._the_writer().note_ended,
-            sql=self._sql,
-            clock=self._clock,
-            settings=self._settings,
-            limits=self._limits,
-        )
-        return self._writes
+    def _make_writer(self, *, apart: bool) -> Writer:
+        if apart:
+            from .writer_process import ProcessWriter  # only servers have one
 
-    def _open_for_checkpoints(self) -> Database:
-        connection = sqlite_file.connect(self._name, read_only=False, busy_timeout_s=0)
-        connection.wal_autocheckpoint(0)
-        return connection
+            return ProcessWriter(self._place())
+        return self.writer_type(self._open_writes)
+
+    def _place(self) -> Place:
+        return Place(name=self._name, path=self._path, settings=self._settings, limits=self._limits, clock=self._clock)
+
+    def _open_writes(self) -> SqliteWrites:
+        writer = self._the_writer()
+        return open_writes(
+            self._place(),
+            touch=writer.touch,
+            note_ended=writer.note_ended,
+            is_alive=self._is_alive,
+        )
 
     def _the_writer(self) -> Writer:
         if self._writer is None:
             raise JournalReadOnly(self._name, "it was opened for reading only")
         return self._writer
 
-    def _write(
-        self, work: Callable[[SqliteWrites], T], *, fence: Fence | None = None, patient: bool = True
-    ) -> asyncio.Future[T]:
-        return self._the_writer().submit(lambda: work(self._writes), fence=fence, patient=patient)
+    def _write(self, verb: str, *args: Any, fence: Fence | None = None, patient: bool = True) -> asyncio.Future[Any]:
+        return self._the_writer().submit(Verb(verb, args), fence=fence, patient=patient)
 
-    def _write_after_events(
-        self, fence: Fence, work: Callable[[SqliteWrites, Sequence[NewEvent]], T]
-    ) -> asyncio.Future[T]:
-        return self._the_writer().submit_with_events(lambda earlier: work(self._writes, earlier), fence)
+    def _write_after_events(self, fence: Fence, verb: str, *args: Any) -> asyncio.Future[Any]:
+        return self._the_writer().submit_with_events(Verb(verb, args, takes_events=True), fence)
 
     async def _read_calls(self, query: Callable[[CallRows], T]) -> T:
         from .sqlite_call_rows import CallRows  # at first use: a run without durable calls pays nothing for them

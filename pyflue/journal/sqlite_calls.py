@@ -63,8 +63,9 @@ class SqliteCalls:
         fence: Fence,
         step: NewStep,
         events: Sequence[NewEvent],
-        earlier: Sequence[NewEvent],
         attached: Attached | None = None,
+        *,
+        earlier: Sequence[NewEvent],
     ) -> int | None:
         index = self._writes.progress(fence, [*earlier, *events])
         if index is not None:
@@ -79,7 +80,7 @@ class SqliteCalls:
         return index
 
     def note(
-        self, fence: Fence, step: NewStep, earlier: Sequence[NewEvent], attached: Attached | None = None
+        self, fence: Fence, step: NewStep, attached: Attached | None = None, *, earlier: Sequence[NewEvent]
     ) -> int | None:
         index = self._writes.progress(fence, earlier)
         if index is not None:
@@ -260,7 +261,7 @@ class SqliteCalls:
     ) -> Opened | int | None:
         recorded: Opened | int | None
         if isinstance(call, NewStep):
-            recorded = self.record(fence, call, events, earlier)
+            recorded = self.record(fence, call, events, earlier=earlier)
         else:
             recorded = self.open_wait(fence, call, events, park, earlier)
         if recorded is not None:

@@ -110,6 +110,8 @@ class SqliteWrites:
             self._most_wal_pages = min(_MOST_WAL_PAGES, share * 2)
         self._room_bytes: int | None = None
         self._wal_pages = 0
+        #: How much of the log was there when a checkpoint was last asked for.
+        self._checkpointed_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
         # Written in one go before the commit: nothing in a transaction reads them.
@@ -190,8 +192,10 @@ class SqliteWrites:
             self._turnstile.leave()
 
     def after_commit(self) -> None:
-        if self._checkpointer is None or self._wal_pages < self._checkpoint_pages:
+        if self._checkpointer is None:
             return
+        # The log begins anew by itself when a transaction finds all of it checkpointed.
+        self._checkpointed_pages = min(self._checkpointed_pages, self._wal_pages)
         if self._wal_pages > self._most_wal_pages:
             # Passive checkpoints never catch up with a writer that does not pause; this is the pause. Other processes
             # have to make it as well, or their writes keep this one waiting for all of its time.
@@ -206,7 +210,8 @@ class SqliteWrites:
             finally:
                 self.connection.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
                 self.pause()
-        else:
+        elif self._wal_pages - self._checkpointed_pages >= self._checkpoint_pages:
+            self._checkpointed_pages = self._wal_pages
             self._checkpointer.wake()
 
     def foreign_commits(self) -> bool:

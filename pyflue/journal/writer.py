@@ -2,7 +2,8 @@
 
 Adapters queue records (`submit`, `append`, `note`); the thread takes what is queued, runs it in one transaction,
 commits once (one fsync for all), and only then resolves the waiters and rings the bells of the readers. It knows
-transactions and queues; what a record does is the adapter's business.
+transactions and queues; what a record does is a verb of the adapter's, which it is given as data (`Verb`), so that
+another process can do it as well (`writer_process.py`).
 
 Events of a run that are still in the queue join the next record of their fence (`submit_with_events`, `note`): the
 run's row is then written once for both.
@@ -24,12 +25,13 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from operator import attrgetter
+from typing import Any, Protocol
+
+import msgspec
 
 from ..errors import JournalClosed
 from .records import Fence, NewEvent
-
-T = TypeVar("T")
 
 _POLL_S = 0.05
 _MOST_RECORDS = 2000
@@ -73,23 +75,32 @@ class Transactions(Protocol):
     def close(self) -> None: ...
 
 
-#: What a record does, given the events that come before it in the run's stream.
-Work = Callable[[list[NewEvent]], Any]
+class Verb(msgspec.Struct, frozen=True, array_like=True):
+    """What a record does: a method of the adapter's transactions, and what that is given."""
+
+    name: str
+    args: tuple[Any, ...] = ()
+    #: Whether it is also given the events that come before it in the run's stream, as `earlier`, and writes them first.
+    takes_events: bool = False
+
+    def __call__(self, transactions: Transactions, earlier: list[NewEvent]) -> Any:
+        method = attrgetter(self.name)(transactions)
+        return method(*self.args, earlier=earlier) if self.takes_events else method(*self.args)
 
 
-class _Record:
-    """A queued piece of work and who waits for it; without work it is only its events."""
+class Record:
+    """A queued verb and who waits for it; without a verb it is only its events."""
 
-    __slots__ = ("error", "events", "fence", "future", "loop", "patient", "value", "work")
+    __slots__ = ("error", "events", "fence", "future", "loop", "patient", "value", "verb")
 
     def __init__(
         self,
-        work: Work | None,
+        verb: Verb | None,
         fence: Fence | None,
         future: asyncio.Future[Any] | None = None,
         patient: bool = True,
     ) -> None:
-        self.work = work
+        self.verb = verb
         self.fence = fence
         self.future = future
         self.loop = future.get_loop() if future is not None else None
@@ -101,11 +112,11 @@ class _Record:
     @property
     def unwaited(self) -> int:
         """How many writes it holds that nobody waits for."""
-        return len(self.events) + (self.future is None and self.work is not None)
+        return len(self.events) + (self.future is None and self.verb is not None)
 
     @property
     def is_refused(self) -> bool:
-        """Whether it has written nothing: the work of fenced records answers False or None then."""
+        """Whether it has written nothing: the verbs of fenced records answer False or None then."""
         return self.error is not None or self.value is None or self.value is False
 
 
@@ -165,14 +176,14 @@ class Writer:
     def __init__(self, connect: Callable[[], Transactions]) -> None:
         self._connect = connect
         # Submitting takes no lock: the loop must never wait for a writer that holds one while it waits for the GIL.
-        self._queue: deque[_Record] = deque()
+        self._queue: deque[Record] = deque()
         self._alarm = threading.Lock()
         self._alarm.acquire()
         self._is_idle = False
         self._is_closed = False
         #: Guards the four below.
         self._shared = threading.Condition()
-        self._open_appends: dict[Fence, _Record] = {}
+        self._open_appends: dict[Fence, Record] = {}
         self._unwritten: dict[str, int] = {}
         self._bells: dict[str, set[Bell]] = {}
         self._poisoned: dict[Fence, Exception] = {}
@@ -196,37 +207,37 @@ class Writer:
 
     def submit(
         self,
-        work: Callable[[], T],
+        verb: Verb,
         *,
         fence: Fence | None = None,
         patient: bool = True,
         rings: bool = True,
         is_new: bool = False,
-    ) -> asyncio.Future[T]:
-        """Queue a record; the future resolves with what `work` returned, after its transaction is committed.
+    ) -> asyncio.Future[Any]:
+        """Queue a record; the future resolves with what its verb returned, after its transaction is committed.
 
         One that does not ring is written with the next one that does, or when the thread next looks by itself.
         One that `is_new` touches nothing that other records may have touched.
         """
         if self._is_closed:
             raise JournalClosed
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # Later events of the runs that this record is about come after it.
         if fence is not None:
             self._open_appends.pop(fence, None)
         elif not is_new:
             self._open_appends.clear()
-        self._queue.append(_Record(lambda _: work(), fence, future, patient))
+        self._queue.append(Record(verb, fence, future, patient))
         if rings and self._is_idle:
             self._wake()
         return future
 
-    def submit_with_events(self, work: Callable[[list[NewEvent]], T], fence: Fence) -> asyncio.Future[T]:
-        """As `submit`; `work` is given the events of its fence that are still in the queue, and writes them first."""
+    def submit_with_events(self, verb: Verb, fence: Fence) -> asyncio.Future[Any]:
+        """As `submit`; the verb takes the events of its fence that are still in the queue."""
         if self._is_closed:
             raise JournalClosed
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        record = _Record(work, fence, future)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        record = Record(verb, fence, future)
         if fence in self._open_appends:
             with self._shared:
                 self._queue_with_events(record, fence)
@@ -236,11 +247,11 @@ class Writer:
             self._wake()
         return future
 
-    def note(self, work: Callable[[list[NewEvent]], Any], fence: Fence) -> None:
+    def note(self, verb: Verb, fence: Fence) -> None:
         """As `submit_with_events`, with nobody waiting. May be called from any thread."""
         if self._is_closed:
             raise JournalClosed
-        record = _Record(work, fence)
+        record = Record(verb, fence)
         with self._shared:
             self._queue_with_events(record, fence)
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
@@ -256,14 +267,14 @@ class Writer:
         with self._shared:
             record = self._open_appends.get(fence)
             if record is None:
-                record = self._open_appends[fence] = _Record(None, fence)
+                record = self._open_appends[fence] = Record(None, fence)
                 self._queue.append(record)
             record.events += events
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + len(events)
         if self._is_idle:
             self._wake()
 
-    def _queue_with_events(self, record: _Record, fence: Fence) -> None:
+    def _queue_with_events(self, record: Record, fence: Fence) -> None:
         # Under the lock: the thread looks into what it has taken only after it has cleared `_open_appends` under the
         # same lock, and an event of another thread must not come between.
         earlier = self._open_appends.pop(fence, None)
@@ -277,12 +288,12 @@ class Writer:
             self._alarm.release()
 
     def touch(self, stream_id: str) -> None:
-        """Say, from within a record's work, that its commit changes a stream."""
+        """Say, from within a record's verb, that its commit changes a stream."""
         # Noted even if nobody listens yet: a reader that comes between here and the commit has to be woken, too.
         self._touched.add(stream_id)
 
     def note_ended(self, run_id: str, key: str) -> None:
-        """Say, from within a record's work, that a wait ends with its commit."""
+        """Say, from within a record's verb, that a wait ends with its commit."""
         self._uncommitted_ends.append((run_id, key))
 
     def unwritten(self, run_id: str) -> int:
@@ -336,23 +347,27 @@ class Writer:
             sys.stderr.flush()
             os._exit(70)
 
-    def _take(self) -> list[_Record] | None:
+    def _take(self) -> list[Record] | None:
         """The records that are waiting; none after a quiet moment, None when all is written and the end has come."""
         if not self._queue:
             if self._is_closed:
                 return None
-            self._transactions.pause()
+            self._rest()
             self._is_idle = True
             if not self._queue:  # whoever came before the flag was up has not rung
                 self._alarm.acquire(timeout=_POLL_S)
             self._is_idle = False
-        batch: list[_Record] = []
+        batch: list[Record] = []
         with contextlib.suppress(IndexError):
             while len(batch) < _MOST_RECORDS:
                 batch.append(self._queue.popleft())
         with self._shared:
             self._open_appends.clear()  # from here on a new event starts a new record
         return batch
+
+    def _rest(self) -> None:
+        """Nothing is queued."""
+        self._transactions.pause()
 
     def _look_for_foreign_commits(self) -> None:
         now = time.monotonic()
@@ -361,7 +376,7 @@ class Writer:
             if self._transactions.foreign_commits():
                 self._ring_all()
 
-    def _write(self, batch: list[_Record]) -> tuple[list[_Record], list[_Record]]:
+    def _write(self, batch: list[Record]) -> tuple[list[Record], list[Record]]:
         """Commit the batch; returns the records that have their value or error, and those to try again."""
         waiting = self._refuse_poisoned(batch)
         try:
@@ -378,9 +393,9 @@ class Writer:
             self._fail(waiting[0], error)
         return batch, []
 
-    def _write_apart(self, batch: list[_Record]) -> tuple[list[_Record], list[_Record]]:
+    def _write_apart(self, batch: list[Record]) -> tuple[list[Record], list[Record]]:
         # One of them is at fault, or the disk is full for all: alone, each gets its own answer.
-        answered: list[_Record] = []
+        answered: list[Record] = []
         for number, record in enumerate(batch):
             done, again = self._write([record])
             answered += done
@@ -388,12 +403,12 @@ class Writer:
                 return answered, batch[number:]
         return answered, []
 
-    def _transact(self, records: list[_Record]) -> None:
+    def _transact(self, records: list[Record]) -> None:
         transactions = self._transactions
         transactions.begin()
         for record in records:
-            if record.work is not None:
-                record.value = record.work(record.events)
+            if record.verb is not None:
+                record.value = record.verb(transactions, record.events)
             elif record.fence is not None:
                 # Without events: a later record has taken them over.
                 record.value = not record.events or transactions.append(record.fence, record.events)
@@ -401,10 +416,10 @@ class Writer:
         self._ended_waits += self._uncommitted_ends
         self._uncommitted_ends.clear()
 
-    def _refuse_poisoned(self, batch: list[_Record]) -> list[_Record]:
+    def _refuse_poisoned(self, batch: list[Record]) -> list[Record]:
         if not self._poisoned:
             return batch
-        good: list[_Record] = []
+        good: list[Record] = []
         for record in batch:
             error = self._poisoned.get(record.fence) if record.fence is not None else None
             if error is None:
@@ -413,9 +428,9 @@ class Writer:
                 record.error = error
         return good
 
-    def _give_up(self, waiting: list[_Record], error: Exception) -> list[_Record]:
+    def _give_up(self, waiting: list[Record], error: Exception) -> list[Record]:
         """Give records that have a caller their error; returns the others, which wait on."""
-        again: list[_Record] = []
+        again: list[Record] = []
         for record in waiting:
             if record.patient and not self._is_closed:
                 again.append(record)
@@ -423,17 +438,17 @@ class Writer:
                 record.error = self._transactions.translate(error)
         return again
 
-    def _fail(self, record: _Record, error: Exception) -> None:
+    def _fail(self, record: Record, error: Exception) -> None:
         record.error = self._transactions.translate(error)
         if record.fence is not None:
             self._poisoned[record.fence] = record.error
             if len(self._poisoned) > 10_000:
                 self._poisoned.pop(next(iter(self._poisoned)))
 
-    def _settle(self, batch: list[_Record]) -> None:
+    def _settle(self, batch: list[Record]) -> None:
         """Tell everybody who waits what has become of the batch: one call into each event loop."""
-        answers: dict[asyncio.AbstractEventLoop, tuple[list[_Record], list[Bell]]] = {}
-        lost: list[_Record] = []
+        answers: dict[asyncio.AbstractEventLoop, tuple[list[Record], list[Bell]]] = {}
+        lost: list[Record] = []
         for record in batch:
             if record.loop is not None:
                 answers.setdefault(record.loop, ([], []))[0].append(record)
@@ -482,7 +497,7 @@ def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arg
         loop.call_soon_threadsafe(function, *args)
 
 
-def _resolve(records: list[_Record], bells: list[Bell]) -> None:
+def _resolve(records: list[Record], bells: list[Bell]) -> None:
     for record in records:
         future = record.future
         if future is None or future.done():

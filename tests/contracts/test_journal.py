@@ -31,14 +31,20 @@ DONE = Outcome(status=RunStatus.COMPLETED, result=raw({"ok": True}))
 BROKEN = Outcome(status=RunStatus.FAILED, error=raw({"type": "exception", "message": "Disk on fire"}))
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
+@pytest.fixture(params=["memory", "sqlite", "process"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the journal is; the last one is a file that a process of its own writes."""
+    return request.param
 
 
 @pytest.fixture
-async def journal(url: str) -> AsyncIterator[Journal]:
-    journal = open_journal(url)
+def url(kind: str, tmp_path: Path) -> str:
+    return "memory:" if kind == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
+
+
+@pytest.fixture
+async def journal(url: str, kind: str) -> AsyncIterator[Journal]:
+    journal = open_journal(url, writer_process=kind == "process")
     journal.enlist("engine-1")
     yield journal
     await journal.close()

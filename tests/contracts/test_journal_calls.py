@@ -60,19 +60,49 @@ class StillClock(MovableClock):
         return 1_700_000_000_000_000 + self.offset_us
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
+@pytest.fixture(params=["memory", "sqlite", "process"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the journal is; the last one is a file that a process of its own writes."""
+    return request.param
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
+def url(kind: str, tmp_path: Path) -> str:
+    return "memory:" if kind == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
+
+
+class SharedClock(StillClock):
+    """One whose time stands in a file, for the writer's process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__()
+
+    @property
+    def offset_us(self) -> int:  # type: ignore[override]
+        return int(self._path.read_text())
+
+    @offset_us.setter
+    def offset_us(self, value: int) -> None:
+        self._path.write_text(str(value))
 
 
 @pytest.fixture
-async def journal(url: str, clock: StillClock) -> AsyncIterator[Journal]:
-    journal = open_journal(url, clock=clock)
+def clock(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return clock_for(kind, tmp_path, monkeypatch)
+
+
+def clock_for(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    """A clock that a journal of this kind can have."""
+    if kind != "process":
+        return StillClock()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # the clock is of a module of the tests
+    return SharedClock(tmp_path / "clock")
+
+
+@pytest.fixture
+async def journal(url: str, kind: str, clock: StillClock) -> AsyncIterator[Journal]:
+    journal = open_journal(url, clock=clock, writer_process=kind == "process")
     journal.enlist("engine-1")
     yield journal
     await journal.close()

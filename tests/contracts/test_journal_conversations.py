@@ -44,6 +44,7 @@ from pyflue.journal import (
 )
 from tests.contracts.test_journal_calls import (
     StillClock,
+    clock_for,
     decision,
     new_park,
     new_signal,
@@ -60,19 +61,25 @@ BROKEN = Outcome(status=RunStatus.FAILED, error=raw({"type": "exception", "messa
 STREAM = "agent:helper:ada"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
+@pytest.fixture(params=["memory", "sqlite", "process"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the journal is; the last one is a file that a process of its own writes."""
+    return request.param
 
 
 @pytest.fixture
-def clock() -> StillClock:
-    return StillClock()
+def url(kind: str, tmp_path: Path) -> str:
+    return "memory:" if kind == "memory" else f"sqlite:///{tmp_path / '.pyflue' / 'journal.db'}"
 
 
 @pytest.fixture
-async def journal(url: str, clock: StillClock) -> AsyncIterator[Journal]:
-    journal = open_journal(url, clock=clock)
+def clock(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StillClock:
+    return clock_for(kind, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+async def journal(url: str, kind: str, clock: StillClock) -> AsyncIterator[Journal]:
+    journal = open_journal(url, clock=clock, writer_process=kind == "process")
     journal.enlist("engine-1")
     yield journal
     await journal.close()

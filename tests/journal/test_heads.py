@@ -212,11 +212,15 @@ class Script:
             also=replace(step, key=f"{key}/also") if "also" in leaves else None,
         )
         if "no wait" in leaves and attached.also is None:
-            return self._fenced(run, is_late, lambda db, fence: db.calls.note(fence, step, [event()] * count, attached))
+            return self._fenced(
+                run, is_late, lambda db, fence: db.calls.note(fence, step, attached, earlier=[event()] * count)
+            )
         return self._fenced(
             run,
             is_late,
-            lambda db, fence: db.calls.record(fence, step, [event("step_end")] * 2, [event()] * count, attached),
+            lambda db, fence: db.calls.record(
+                fence, step, [event("step_end")] * 2, attached, earlier=[event()] * count
+            ),
         )
 
     def open_wait(self, run: int, is_late: bool, key: str, parks: bool) -> Action:

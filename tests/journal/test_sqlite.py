@@ -601,11 +601,30 @@ def test_a_network_file_system_and_an_unknown_address_are_refused(
 
 
 @promise("R1")
-async def test_the_log_is_synced_before_an_accept_is_answered(tmp_path: Path) -> None:
+async def test_the_log_is_copied_into_the_file_while_the_writer_goes_on(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        run = new_run()
+        await journal.accept(run)
+        before = file_in(tmp_path).stat().st_size
+        # More than what a checkpoint is asked for at, and far from what the writer would pause for.
+        for number in range(12):
+            await journal.keep_blob(run.run_id, bytes([number]) * 1024**2)
+
+        async with asyncio.timeout(30):
+            while file_in(tmp_path).stat().st_size < before + 8 * 1024**2:
+                await journal.keep_blob(run.run_id, b"another look")
+
+    assert file_in(tmp_path).stat().st_size > before + 12 * 1024**2
+
+
+@pytest.mark.parametrize("writer_process", [False, True])
+async def test_the_log_is_synced_before_an_accept_is_answered(tmp_path: Path, writer_process: bool) -> None:
     journal = journal_at(tmp_path, busy_timeout_s=5)
     await journal.close()
-    connection = open_journal(f"sqlite:///{file_in(tmp_path)}", settings=JournalSettings())
+    connection = open_journal(
+        f"sqlite:///{file_in(tmp_path)}", settings=JournalSettings(), writer_process=writer_process
+    )
     # The setting is invisible from outside, and all rests on it. The connection belongs to the writer's thread.
     write = connection._write  # type: ignore[attr-defined]
-    assert await write(lambda writes: writes.db.pragma("synchronous")) == 2
+    assert await write("db.pragma", "synchronous") == 2
     await connection.close()

@@ -86,7 +86,11 @@ async def test_every_run_that_was_answered_202_survives_a_kill_at_that_moment(tm
 
 
 @promise("F01", "F06", "R4", "R6")
-async def test_200_runs_in_flight_survive_20_kills_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("writer_process", ["false", "true"])
+async def test_200_runs_in_flight_survive_20_kills_at_random_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer_process: str
+) -> None:
+    monkeypatch.setenv("PYFLUE_JOURNAL_WRITER_PROCESS", writer_process)
     seed = int(os.environ.get("PYFLUE_TEST_SEED", "0")) or random.randrange(10**9)
     print(f"PYFLUE_TEST_SEED={seed}")
     chance = random.Random(seed)
