@@ -123,10 +123,6 @@ class PyFlueError(Exception):
                 raise ValueError(f"PyFlueError(status={status}): an error's status is between 400 and 599.")
             self.status = status
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By its fields: the classes below are made of other arguments than those that `Exception` keeps.
-        return _restored, (type(self), self.args, self.__dict__)
-
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
 
@@ -138,12 +134,6 @@ class PyFlueError(Exception):
         if self.status is not None:
             record["status"] = self.status
         return record
-
-
-def _restored(kind: type[PyFlueError], args: tuple[Any, ...], fields: dict[str, Any]) -> PyFlueError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(fields)
-    return error
 
 
 class SettingsInvalid(PyFlueError):

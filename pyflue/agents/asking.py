@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from .. import codec, ids
 from ..codec import Raw
@@ -36,8 +37,7 @@ _LONGEST_TURN_S = 3600.0
 _MOST_PATIENCE_S = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that is recorded."""
 
     call: Call

@@ -8,8 +8,9 @@ whole. Without secrets nothing here costs anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, cast
+
+from msgspec.structs import replace
 
 from .. import codec
 from ..engine.context import RunLog, Written

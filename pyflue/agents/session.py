@@ -14,6 +14,8 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+import msgspec
+
 from .. import codec
 from ..engine.calls import Call, Calls
 from ..errors import AgentInvalid, NameUnknown, SessionNotFound, TaskTooDeep
@@ -251,7 +253,7 @@ class Session:
     def priced(self, usage: Usage, model: Model, name: str) -> Usage:
         """Usage with what it costs, if that is known."""
         cost = pricing.price(usage, name or model.id, model.provider)
-        return usage if usage.cost_usd == cost else dataclasses.replace(usage, cost_usd=cost)
+        return usage if usage.cost_usd == cost else msgspec.structs.replace(usage, cost_usd=cost)
 
     # Parts
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from ..codec import Raw
 from ..errors import ContextOverflow, ModelRefused, ResultUnavailable
 from ..typed import Misfit
@@ -43,8 +45,7 @@ class Plan:
     on_text: Callable[[str], None] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """How a prompt ended."""
 
     text: str

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import msgspec
 
-from ..errors import JournalError
+from ..errors import JournalError, PyFlueError
 from . import wire
 from .locks import Roster
 from .sqlite_opening import Place, open_writes
@@ -39,11 +39,24 @@ _PROGRAM = f"from {__name__} import main; main()"
 _SWITCH_S = 0.0002
 
 
+class _Problem(msgspec.Struct, frozen=True):
+    """An error of ours: pickle would make it of other arguments than it was made of."""
+
+    kind: type[PyFlueError]
+    args: tuple[Any, ...]
+    fields: dict[str, Any]
+
+    def error(self) -> PyFlueError:
+        error = self.kind.__new__(self.kind, *self.args)
+        vars(error).update(self.fields)
+        return error
+
+
 class _Told(msgspec.Struct, frozen=True):
     """What has become of records, by their numbers, and what else their transaction has changed."""
 
     values: dict[int, Any]
-    errors: dict[int, Exception]
+    errors: dict[int, Exception | _Problem]
     touched: set[str]
     ended_waits: list[tuple[str, str]]
 
@@ -112,7 +125,7 @@ class ProcessWriter(Writer):
         answered: list[Record] = []
         for number, value in told.values.items():
             record = self._sent.pop(number)
-            record.value, record.error = value, told.errors.get(number)
+            record.value, record.error = value, _error_of(told.errors.get(number))
             answered.append(record)
         self._touched |= told.touched
         self._ended_waits += told.ended_waits
@@ -132,7 +145,7 @@ def _start(place: Place) -> subprocess.Popen[bytes]:
     answer = _receive(_pipe(process.stdout))
     if answer is None:
         raise JournalError(f"The process that writes {place.name} did not start (exit code {process.wait()}).")
-    if (problem := pickle.loads(answer)) is not None:  # noqa: S301  (the other end is ours)
+    if (problem := _error_of(pickle.loads(answer))) is not None:  # noqa: S301  (the other end is ours)
         process.wait()
         raise problem
     return process
@@ -217,12 +230,19 @@ def _give_up() -> None:
     os._exit(70)
 
 
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  (our own)
-    except Exception:  # noqa: BLE001  (a stranger's exception may fail in any way)
-        return JournalError(f"The journal could not do this: {type(error).__name__}: {error}.")
-    return error
+def _sendable(error: Exception) -> Exception | _Problem:
+    if not isinstance(error, PyFlueError):
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301  (our own)
+        except Exception:  # noqa: BLE001  (a stranger's exception may fail in any way)
+            error = JournalError(f"The journal could not do this: {type(error).__name__}: {error}.")
+        else:
+            return error
+    return _Problem(type(error), error.args, vars(error))
+
+
+def _error_of(sent: Exception | _Problem | None) -> Exception | None:
+    return sent.error() if isinstance(sent, _Problem) else sent
 
 
 def _send(pipe: IO[bytes], message: bytes) -> None:

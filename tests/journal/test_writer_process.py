@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -17,12 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyflue.codec import Raw
-from pyflue.errors import JournalBusy, PyFlueError, SettingsInvalid
+from pyflue.errors import JournalBusy
 from pyflue.journal import (
     Attached,
     Fence,
@@ -38,6 +38,8 @@ from pyflue.journal import (
 )
 from pyflue.journal.wire import Order
 from pyflue.journal.writer import Verb
+from pyflue.settings import JournalSettings
+from tests.contracts.test_journal import DONE
 from tests.contracts.test_journal_calls import new_step
 from tests.promises import promise
 from tests.support import fence_of, new_event, new_run, raw
@@ -127,15 +129,6 @@ def test_what_json_cannot_say_arrives_as_well() -> None:
     assert [_plain(order) for order in wire.decode(wire.encode(orders))] == [_plain(order) for order in orders]
 
 
-@pytest.mark.parametrize(
-    "error", [JournalBusy("journal.db", 5.0), SettingsInvalid("a", "b", "c"), PyFlueError("No.", details={"a": 1})]
-)
-def test_errors_of_ours_come_back_as_they_were(error: PyFlueError) -> None:
-    again = pickle.loads(pickle.dumps(error))
-
-    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
-
-
 def _plain(value: Any) -> Any:
     """A value of which two are equal if they hold the same; those of msgspec's `Raw` are compared as bytes."""
     if isinstance(value, Raw):
@@ -148,6 +141,28 @@ def _plain(value: Any) -> Any:
 
 
 # In one process
+
+
+@promise("F10")
+async def test_a_caller_waits_for_a_locked_journal_and_is_then_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{_file(tmp_path)}"
+    journal = open_journal(url, settings=JournalSettings(busy_timeout_s=0.2), writer_process=True)
+    held = new_run()
+    await journal.accept(held)
+    other = apsw.Connection(str(_file(tmp_path)))
+    other.execute("BEGIN IMMEDIATE")
+
+    patient = asyncio.ensure_future(journal.finish(fence_of(held), DONE))
+    with pytest.raises(JournalBusy, match=r"for more than 0\.2 s") as raised:
+        await journal.accept(new_run())
+    assert vars(raised.value) == vars(JournalBusy(str(_file(tmp_path)), 0.2))
+    assert not patient.done()
+
+    other.execute("ROLLBACK")
+    other.close()
+    async with asyncio.timeout(5):
+        assert await patient == DONE
+    await journal.close()
 
 
 async def test_a_record_that_cannot_be_written_harms_no_other(tmp_path: Path) -> None:

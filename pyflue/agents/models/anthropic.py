@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from ...errors import ModelError, ModelFailed, ModelKeyMissing, PyFlueError
 from ..content import Block, Opaque, Text, Thinking, Usage

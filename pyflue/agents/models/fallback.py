@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ...errors import ModelError, ModelFailed, ModelKeyMissing, ModelUnknown
 from .port import Model, ModelReply, ModelRequest, StreamItem, TextDelta

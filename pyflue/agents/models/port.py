@@ -10,9 +10,10 @@ business. Adapters import their provider's library when they are first used.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from ..content import Block, Message, Usage
 
@@ -38,8 +39,7 @@ class StopReason(StrEnum):
     REFUSAL = "refusal"  #: it, or a filter of the provider's, will not answer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolSpec:
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A tool as the model is told of it. `input_schema` is a JSON Schema of an object."""
 
     name: str
@@ -47,8 +47,7 @@ class ToolSpec:
     input_schema: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRequest:
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a model needs for one turn."""
 
     #: Messages alternate between user and assistant, and begin with the user's.
@@ -64,20 +63,17 @@ class ModelRequest:
     output_schema: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     """The next piece of the reply's text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """Something else arrived (thinking, a tool's input): the stream is alive."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReply:
+class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
     """The whole reply; always the last item of a stream."""
 
     blocks: tuple[Block, ...]

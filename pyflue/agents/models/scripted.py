@@ -15,13 +15,13 @@ always data. `scripted/answers.json` reads such a list from a file of the projec
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
+
+import msgspec
 
 from ... import codec
 from ...errors import ContextOverflow, InvalidJson, ModelFailed, ModelUnknown, PyFlueError
@@ -41,8 +41,7 @@ _PIECE_CHARS = 32
 _MOST_PIECES = 64
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScriptedReply:
+class ScriptedReply(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, in as many of its parts as somebody wants to choose."""
 
     text: str = ""
@@ -65,7 +64,7 @@ class ScriptedReply:
 Answer: TypeAlias = str | Mapping[str, Any] | Sequence[Any] | ScriptedReply
 Answers: TypeAlias = Sequence[Answer] | Callable[[ModelRequest], Answer | Awaitable[Answer]]
 
-_FIELDS = frozenset(field.name for field in dataclasses.fields(ScriptedReply))
+_FIELDS = frozenset(ScriptedReply.__struct_fields__)
 
 
 class ScriptedModel:

@@ -9,8 +9,12 @@ import time
 from typing import Any
 
 from pyflue import FlueContext, create_agent
+from pyflue.agents.content import Usage
 from pyflue.agents.models import ScriptedModel, ScriptedReply
 from pyflue.agents.models.port import ModelRequest
+
+#: With its usage, as providers report it: to estimate it is not the harness's work.
+_DONE = ScriptedReply(text="It is done.", usage=Usage(input_tokens=900, output_tokens=4))
 
 
 def _answer(request: ModelRequest) -> ScriptedReply:
@@ -18,7 +22,7 @@ def _answer(request: ModelRequest) -> ScriptedReply:
     wanted = request.messages[-1].text
     if wanted.startswith("read "):
         return ScriptedReply(tool_calls=[("exists", {"path": "notes.md"})] * int(wanted.split()[1]))
-    return ScriptedReply(text="It is done.")
+    return _DONE
 
 
 async def run(ctx: FlueContext[Any]) -> Any:
