@@ -24,6 +24,7 @@ from .asking import Asked
 from .bounded import bounded_misfits
 from .content import Block, Text, ToolResult, ToolUse, Usage, block_from_dict, block_to_dict
 from .file_tools import ToolRefused, told_to_model
+from .metering import Meter
 from .models.parts import clean
 from .operations import Operation, OperationAborted
 from .redaction import redacted, restored, secrets_in
@@ -99,6 +100,8 @@ class _ToolCall:
         self._call = call
         self._started_us = self._started_index = 0
         self._began = 0.0
+        #: Model work within the call: a task's turns, and the tools of its own.
+        self._within = Meter(operation.meter.whose, above=operation.meter)
         #: What the author's code raised.
         self._error: Exception | None = None
         #: What it is called with, before that is made typed: the model's arguments, or those of whoever approved.
@@ -249,7 +252,7 @@ class _ToolCall:
         attempt = self._call.scope.attempt(self._call.key, 1)
         try:
             async with limit:
-                with inside(attempt), self._operation.meter.counting():
+                with inside(attempt), self._within.counting():
                     return await tool.run(arguments, self._operation, self._use.id), False
         except _ENDS_OPERATION:
             raise
@@ -277,13 +280,12 @@ class _ToolCall:
         files: Sequence[FileRecord] = (),
     ) -> ToolResult:
         operation = self._operation
-        seconds = self._calls.clock.monotonic() - self._began
-        operation.meter.add(_NOTHING, turns=0, seconds=seconds)
+        seconds, own = self._count_seconds()
         content = [_as_told(block, operation) for block in content]
         value = {
             "content": [block_to_dict(block) for block in content],
             "is_error": is_error,
-            "seconds": round(seconds, 6),
+            "seconds": round(own, 6),
         }
         told = self._about(
             is_error=is_error,
@@ -304,14 +306,20 @@ class _ToolCall:
 
     async def _fail(self, digest: str, error: BudgetExceeded, files: Sequence[FileRecord] = ()) -> None:
         """Record that a budget was used up in the middle of the call: the operation ends so, in a replay as well."""
-        seconds = self._calls.clock.monotonic() - self._began
-        self._operation.meter.add(_NOTHING, turns=0, seconds=seconds)
+        seconds, own = self._count_seconds()
         record = raised.record_of(error, self._calls.root)
         told = self._about(is_error=True, duration_ms=round(seconds * 1000, 3), error=raised.shown(record))
-        value = Raw(codec.encode({"seconds": round(seconds, 6)}))
+        value = Raw(codec.encode({"seconds": round(own, 6)}))
         step = self._step(StepStatus.FAILED, digest, value, error=record)
         attached = Attached(files=files) if files else None
         await self._calls.record(step, self._calls.event(EventType.TOOL_END, told), attached=attached)
+
+    def _count_seconds(self) -> tuple[float, float]:
+        """Count what the call took; returns that, and how much of it was not counted by model work within it."""
+        seconds = self._calls.clock.monotonic() - self._began
+        own = max(seconds - self._within.seconds, 0.0)  # tasks side by side take more than there is
+        self._operation.meter.add(_NOTHING, turns=0, seconds=own)
+        return seconds, own
 
     def _result(self, content: Sequence[Block], is_error: bool) -> ToolResult:
         return ToolResult(tool_use_id=self._use.id, content=tuple(content), is_error=is_error)  # pyright: ignore[reportArgumentType]  (made of the kinds a result holds)

@@ -6,10 +6,9 @@ transaction, and answers. Order, fences, failures and what may be lost are the s
 
 Messages are a length (8 bytes) and records as `wire.py` writes them, or a pickle, over the child's standard input and
 output; nobody else can write there.
-The end of its input ends the child once all of it is written. However its parent dies, that is what it sees: what it
-has read by then it commits, as a thread would have that had come so far, and engines that take up the runs meanwhile
-are fenced off from it by the journal itself. If the child dies its parent ends, as without a writer thread: nothing
-would be durable any more.
+The end of its input ends the child once all of it is written. If its parent dies, some of what has arrived may still be
+committed, as by a thread that had come so far; engines that take up the runs meanwhile are fenced off from it by the
+journal itself. If the child dies its parent ends, as without a writer thread: nothing would be durable any more.
 """
 
 from __future__ import annotations
@@ -189,10 +188,16 @@ class _Desk(Writer):
             told.values[record.number] = record.value
             if record.error is not None:
                 told.errors[record.number] = _sendable(record.error)
-        _send(self._answers, pickle.dumps(told))
+        self._tell(told)
 
     def _ring_all(self) -> None:
-        _send(self._answers, pickle.dumps(_ForeignCommit()))
+        self._tell(_ForeignCommit())
+
+    def _tell(self, message: _Told | _ForeignCommit) -> None:
+        try:
+            _send(self._answers, pickle.dumps(message))
+        except BrokenPipeError:
+            os._exit(0)  # the parent has died: nobody was promised what is not committed yet
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from pyflue import codec
 from pyflue.agents import Budget, ToolContext, tool
+from pyflue.agents.models import ScriptedModel
 from pyflue.agents.models.port import ModelRequest
 from pyflue.errors import BudgetExceeded
 from pyflue.journal import Run, StepStatus
@@ -398,6 +399,34 @@ async def test_seconds_that_end_a_task_are_recorded_of_the_task_and_of_who_gave_
     assert error_of(run)["type"] == "budget_exceeded"
     assert slow.is_closed
     assert [end["error"]["type"] for end in await stage.told(run.run_id, "tool_end")] == ["budget_exceeded"]
+
+
+@promise("agents.budget")
+async def test_seconds_of_a_task_count_once(stage: Stage) -> None:
+    slow = ScriptedModel(["Its part."], delay_s=0.2)
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        reached.set()
+        await gate.wait()
+
+    model = Asked([calls(("task", {"prompt": "Part", "agent": "slow"})), "Fine."])
+
+    async def work(ctx: Context) -> Any:
+        harness = await ctx.init(model.agent(subagents=[{"name": "slow", "description": "Slow.", "model": slow}]))
+        reply = await (await harness.session()).prompt("Go", budget={"max_seconds": 30})
+        await ctx.step("hold", hold)
+        return [reply.text, harness.meter.seconds]
+
+    async with stage.interrupted(work) as run_id, asyncio.timeout(10):
+        await reached.wait()
+    gate.set()
+    text, counted = result_of(await stage.resume(run_id, work))
+    assert text == "Fine."
+    (task,) = await stage.told(run_id, "tool_end")
+    turns = [turn["duration_ms"] for turn in await stage.told(run_id, "turn") if turn["session"] == "default"]
+    # The task's own turn is within the tool that was called for it.
+    assert 0.2 <= counted <= (task["duration_ms"] + sum(turns)) / 1000 + 0.001
 
 
 async def test_a_budget_that_is_used_up_asks_no_model_at_all(stage: Stage) -> None:

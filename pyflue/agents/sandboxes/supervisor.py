@@ -71,7 +71,6 @@ def main() -> None:
     size = int.from_bytes(_read_exactly(control, 4), "big")
     order: dict[str, Any] = json.loads(_read_exactly(control, size))
     is_reaper = _become_subreaper()
-    _take_precedence()
     stdout, stdout_write = os.pipe()
     stderr, stderr_write = os.pipe()
     # SIGCHLD only has to end the wait in `poll`; a byte in this pipe does.
@@ -83,6 +82,8 @@ def main() -> None:
         # Ending is what the closed input asks for. Whoever signals the group must not leave orphans.
         signal.signal(name, signal.SIG_IGN)
     fence = _make_fence(_tasks_of(order))
+    if fence is None:
+        _take_precedence()
     child = os.fork()
     if child == 0:
         _become_command(order, stdout_write, stderr_write, fence)
