@@ -159,6 +159,7 @@ def use_wal(connection: Database, path: str, *, timeout_s: float) -> None:
 
     Raises:
         JournalTooNew, JournalUnreadable: it is not one this program may use. Nothing was changed.
+        apsw.BusyError: another process has held it for so long.
     """
     deadline = time.monotonic() + timeout_s
     while str(connection.pragma("journal_mode")) != "wal":

@@ -19,7 +19,8 @@ from .conversations import Attached, FileRecord, NewEntry
 from .records import Fence, NewEvent
 from .writer import Verb
 
-#: Stands for a value that is not there. Values are left out if they are None, which is not the JSON `null`.
+# msgspec cannot read `Raw | None`. So what is None is left out (it is not the JSON `null`), and records with such
+# fields are read as their twins below, in which this stands for them.
 _NONE = Raw(b"")
 
 

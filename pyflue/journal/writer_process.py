@@ -6,6 +6,7 @@ transaction, and answers. Order, fences, failures and what may be lost are the s
 
 Messages are a length (8 bytes) and records as `wire.py` writes them, or a pickle, over the child's standard input and
 output; nobody else can write there.
+
 The end of its input ends the child once all of it is written. If its parent dies, some of what has arrived may still be
 committed, as by a thread that had come so far; engines that take up the runs meanwhile are fenced off from it by the
 journal itself. If the child dies its parent ends, as without a writer thread: nothing would be durable any more.
@@ -132,15 +133,18 @@ class ProcessWriter(Writer):
 
 
 def _start(place: Place) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(  # noqa: S603  (our own program)
-        # `-P`: modules of the folder that this was started in are not ours.
-        [sys.executable, "-P", "-c", _PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        # What the terminal sends is for the parent: it stops in its own time, and then so does this.
-        start_new_session=True,
-    )
-    _send(_pipe(process.stdin), pickle.dumps(place))
+    try:
+        process = subprocess.Popen(  # noqa: S603  (our own program)
+            # `-P`: modules of the folder that this was started in are not ours.
+            [sys.executable, "-P", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What the terminal sends is for the parent: it stops in its own time, and then so does this.
+            start_new_session=True,
+        )
+        _send(_pipe(process.stdin), pickle.dumps(place))
+    except OSError as error:
+        raise JournalError(f"The process that writes {place.name} cannot be started: {error}.") from error
     answer = _receive(_pipe(process.stdout))
     if answer is None:
         raise JournalError(f"The process that writes {place.name} did not start (exit code {process.wait()}).")

@@ -81,12 +81,12 @@ def main() -> None:
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # Ending is what the closed input asks for. Whoever signals the group must not leave orphans.
         signal.signal(name, signal.SIG_IGN)
-    fence = _make_fence(_tasks_of(order))
-    if fence is None:
+    cgroup = _make_cgroup(_tasks_of(order))
+    if cgroup is None:
         _take_precedence()
     child = os.fork()
     if child == 0:
-        _become_command(order, stdout_write, stderr_write, fence)
+        _become_command(order, stdout_write, stderr_write, cgroup)
     os.close(stdout_write)
     os.close(stderr_write)
     kept = {stdout: _Kept(order["output_bytes"]), stderr: _Kept(order["output_bytes"])}
@@ -97,9 +97,9 @@ def main() -> None:
         _end_the_rest(is_reaper, child)
         raise
     finally:
-        if fence is not None:
+        if cgroup is not None:
             with contextlib.suppress(OSError):
-                os.rmdir(fence)  # noqa: PTH106  (a program without the library around it)
+                os.rmdir(cgroup)  # noqa: PTH106  (a program without the library around it)
     outputs = [kept[stdout].parts(), kept[stderr].parts()]
     header = {
         **end,
@@ -331,7 +331,7 @@ def _tasks_of(order: dict[str, Any]) -> int:
     return 4 * int(order["processes"])
 
 
-def _make_fence(tasks: int) -> str | None:
+def _make_cgroup(tasks: int) -> str | None:
     """A control group within our own that holds no more than so many tasks, for root: no `RLIMIT_NPROC` holds it.
 
     None where the system gives us none; then there is only the supervisor's look.
@@ -344,15 +344,15 @@ def _make_fence(tasks: int) -> str | None:
             _, controllers, path = line.rstrip("\n").split(":", 2)
             if controllers not in ("", "pids"):
                 continue
-            fence = f"/sys/fs/cgroup/{controllers}{path.rstrip('/')}/pyflue-{os.getpid()}"
+            cgroup = f"/sys/fs/cgroup/{controllers}{path.rstrip('/')}/pyflue-{os.getpid()}"
             with contextlib.suppress(FileExistsError):
-                os.mkdir(fence)  # noqa: PTH102
+                os.mkdir(cgroup)  # noqa: PTH102
             try:
-                _write(f"{fence}/pids.max", str(tasks))
+                _write(f"{cgroup}/pids.max", str(tasks))
             except OSError:
-                os.rmdir(fence)  # noqa: PTH106
+                os.rmdir(cgroup)  # noqa: PTH106
             else:
-                return fence
+                return cgroup
     return None
 
 
@@ -378,10 +378,11 @@ def _become_subreaper() -> bool:
     return ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
-def _become_command(order: dict[str, Any], stdout: int, stderr: int, fence: str | None) -> None:
+def _become_command(order: dict[str, Any], stdout: int, stderr: int, cgroup: str | None) -> None:
     try:
-        if fence is not None:
-            _write(f"{fence}/cgroup.procs", "0")
+        if cgroup is not None:
+            with contextlib.suppress(OSError):  # it cannot be joined: the supervisor looks, as where there is none
+                _write(f"{cgroup}/cgroup.procs", "0")
         os.setsid()
         # So that the supervisor gets its turn, and whoever started it, however many processes this becomes.
         os.nice(5)
