@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 
 from pyflue import codec
 from pyflue.engine import Engine, Submission, Workflow
-from pyflue.main import open_project, settle_memory
+from pyflue.main import open_project
+from pyflue.memory import settle_memory
 
 from .in_process import check_completed
 from .servers import fresh_project
@@ -98,7 +99,8 @@ async def _prompts(
     handle = await engine.submit(Submission(workflow=workflow, payload=raw, parsed=payload))
     ended = await handle.outcome()
     check_completed(ended)
-    return codec.load(ended.result or codec.NULL)
+    told: list[float] = codec.load(ended.result or codec.NULL)
+    return list(zip(told[::2], told[1::2], strict=True))
 
 
 def _quantile(values: Sequence[float], share: float) -> float:

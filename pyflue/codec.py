@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -35,9 +35,8 @@ NULL = Raw(b"null")
 EMPTY_OBJECT = Raw(b"{}")
 
 
-def encode(value: Any) -> bytes:
-    """Write a value of our own making (dicts, lists, strings, numbers, `Raw`) as compact JSON."""
-    return _encoder.encode(value)
+#: Write a value of our own making (dicts, lists, strings, numbers, `Raw`, structs, enums) as compact JSON.
+encode: Callable[[Any], bytes] = _encoder.encode
 
 
 def load(raw: Raw | bytes) -> Any:

@@ -19,6 +19,7 @@ from .errors import ProjectNotFound, PyFlueError
 from .ids import AGENT_PREFIX, workflow_of
 from .journal import Journal, RunStatus, open_journal
 from .logs import logger
+from .memory import settle_memory, watch_memory
 from .settings import AGENT_FOLDERS, FILE_NAME, Settings, find_root, load_settings, misspelt_variables
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logger("pyflue.main")
 
-#: So many new objects are made before the garbage collector looks at them.
-_NEW_OBJECTS = 100_000
 _APART = f"from {__name__} import drive_apart; drive_apart()"
 
 Scope = MutableMapping[str, Any]
@@ -474,27 +473,13 @@ def run_server(
 
     def ready(url: str) -> None:
         settle_memory()
+        watch_memory(asyncio.get_running_loop())
         log.info("listening", url=url, workflows=app.count_workflows())
 
     try:
         listen(app, sock, settings, on_ready=ready)
     except PyFlueError as error:
         raise app.failure or error from None
-
-
-def settle_memory() -> None:
-    """Let the garbage collector look for cycles in what is worth it, in a process that only serves a project.
-
-    What is loaded by now stays: without this, every full collection looks through all of it again (17 ms each here,
-    several times a second under load, and the slowest requests were those that met one). And what is under way is no
-    garbage: a few hundred turns of models are tens of thousands of objects, which a collection after every 700 new ones
-    (the usual) looked through again and again, for a third of all the time.
-    """
-    import gc
-
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, 10, 10)
 
 
 def _report_failure(run_id: str, outcome: Outcome) -> None:

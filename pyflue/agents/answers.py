@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from .. import codec
 from ..codec import Raw
@@ -27,8 +28,7 @@ _BLOCK = re.compile(rf"{START}(.*?){END}", re.DOTALL)
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*\n(.*?)```", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply(Generic[T]):
+class Reply(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """The answer to a prompt."""
 
     #: What the model said in the end.
@@ -38,7 +38,7 @@ class Reply(Generic[T]):
     #: Whether the prompt had `result=`.
     has_data: bool = False
     #: Tokens and cost of all turns of the operation, those of its tasks included.
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = Usage()
     #: The model that answered last, in the provider's words.
     model: str = ""
     #: How many times a model was asked.

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from .. import codec, ids
+from .. import codec
+from ..clock import to_ms, whole_us
 from ..codec import Raw
 from ..engine import raised
 from ..engine.calls import Call
@@ -44,14 +45,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     turn_id: str
     #: As the model said it: its tools get what it wrote, even if that holds secrets, which no record does.
     message: Message
+    #: The message's.
+    tool_uses: Sequence[ToolUse]
     #: The message's text, without secrets.
     text: str
     stop_reason: StopReason
     model: str
-
-    @property
-    def tool_uses(self) -> Sequence[ToolUse]:
-        return self.message.tool_uses
 
 
 async def ask(
@@ -145,13 +144,14 @@ class _Turn:
             with operation.meter.asking():
                 calls.announce(
                     EventType.TURN_REQUEST,
-                    operation.about(
-                        turn_id=self._turn_id,
-                        step=self._call.key,
-                        attempt=attempt,
-                        purpose=self._purpose,
-                        model=self._model.id,
-                    ),
+                    {
+                        **operation.about,
+                        "turn_id": self._turn_id,
+                        "step": self._call.key,
+                        "attempt": attempt,
+                        "purpose": self._purpose,
+                        "model": self._model.id,
+                    },
                 )
                 await calls.settle()
                 began = calls.clock.monotonic()
@@ -178,10 +178,8 @@ class _Turn:
         """One attempt."""
         calls, operation = self._calls, self._operation
         left_s = operation.meter.seconds_left()
-        about = {"operation_id": operation.operation_id, "session": operation.session.name}
-        stream_id = ids.stream_of(calls.fence.run_id)
         if calls.live is not None and self._purpose != "compaction":
-            shown = calls.live.turn(stream_id, self._turn_id, attempt, about)
+            shown = calls.live.turn(calls.stream_id, self._turn_id, attempt, operation.about)
         else:
             shown = contextlib.nullcontext()
         with shown as live:
@@ -261,13 +259,14 @@ class _Turn:
         text = operation.redact(message.text)
         value: dict[str, Any] = {
             "model": reply.model,
-            "stop_reason": reply.stop_reason.value,
+            "stop_reason": reply.stop_reason,
             "usage": usage.to_dict(),
-            "seconds": round(seconds, 6),
+            "seconds": whole_us(seconds),
         }
         if reply.request_id is not None:
             value["request_id"] = reply.request_id
-        if secrets and (hidden := secrets_in([use.input for use in said.tool_uses], secrets)):
+        asked = self._asked(said, text, reply.stop_reason, reply.model)
+        if secrets and (hidden := secrets_in([use.input for use in asked.tool_uses], secrets)):
             value["secrets"] = [*hidden]
         is_kept = self._is_kept and reply.stop_reason is not StopReason.REFUSAL
         # Of an empty answer what was said is kept: the next turn builds on it.
@@ -276,19 +275,19 @@ class _Turn:
             value["message"] = message.to_dict()
         entries = session.conversation.entries(*kept, turn_id=self._turn_id)
         step = self._step(StepStatus.COMPLETED, value=Raw(codec.encode(value)))
-        told = operation.about(
-            turn_id=self._turn_id,
-            step=self._call.key,
-            attempt=self.failed + 1,
-            purpose=self._purpose,
-            model=reply.model,
-            stop_reason=reply.stop_reason.value,
-            usage=value["usage"],
-            duration_ms=round(seconds * 1000, 3),
-            text=text,
-            tool_calls=[{"tool_call_id": use.id, "tool": use.name} for use in message.tool_uses],
-        )
-        asked = self._asked(said, text, reply.stop_reason, reply.model)
+        told = {
+            **operation.about,
+            "turn_id": self._turn_id,
+            "step": self._call.key,
+            "attempt": self.failed + 1,
+            "purpose": self._purpose,
+            "model": reply.model,
+            "stop_reason": reply.stop_reason,
+            "usage": value["usage"],
+            "duration_ms": to_ms(seconds),
+            "text": text,
+            "tool_calls": [{"tool_call_id": use.id, "tool": use.name} for use in asked.tool_uses],
+        }
         events = [calls.event(EventType.TURN, told)]
         also = None
         if self._answer is not None and (answered := self._answer(asked)) is not None:
@@ -308,6 +307,7 @@ class _Turn:
             call=self._call,
             turn_id=self._turn_id,
             message=message,
+            tool_uses=message.tool_uses,
             text=text,
             stop_reason=stop_reason,
             model=model,
@@ -315,19 +315,21 @@ class _Turn:
 
     async def _fail(self, error: ModelError | BudgetExceeded) -> None:
         record = raised.record_of(error, self._calls.root)
-        told = self._operation.about(turn_id=self._turn_id, step=self._call.key, error=raised.shown(record))
+        error_told = raised.shown(record)
+        told = {**self._operation.about, "turn_id": self._turn_id, "step": self._call.key, "error": error_told}
         await self._calls.record(self._step(StepStatus.FAILED, error=record), self._calls.event(EventType.ERROR, told))
 
     async def _note_failure(self, error: ModelError, delay_s: float) -> None:
         record = raised.record_of(error, self._calls.root)
-        told = self._operation.about(
-            step=self._call.key,
-            name="turn",
-            turn_id=self._turn_id,
-            attempt=self.failed + 1,
-            error=raised.shown(record),
-            delay_s=round(delay_s, 6),
-        )
+        told = {
+            **self._operation.about,
+            "step": self._call.key,
+            "name": "turn",
+            "turn_id": self._turn_id,
+            "attempt": self.failed + 1,
+            "error": raised.shown(record),
+            "delay_s": whole_us(delay_s),
+        }
         step = self._step(StepStatus.RETRYING, error=record)
         await self._calls.record(step, self._calls.event(EventType.STEP_RETRY, told))
 

@@ -71,20 +71,27 @@ async def compact(operation: Operation, model: Model, *, reason: str, keep_messa
     before = conversation.tokens
     calls.announce(
         EventType.COMPACTION_START,
-        operation.about(step=call.key, reason=reason, estimated_tokens=before, messages=len(conversation.messages)),
+        {
+            **operation.about,
+            "step": call.key,
+            "reason": reason,
+            "estimated_tokens": before,
+            "messages": len(conversation.messages),
+        },
     )
     summary = await _summary(operation, call, summariser, older)
     entry = conversation.compaction(summary, kept, reason=reason)
     messages_before = len(conversation.messages)
     conversation.compact(summary, kept)
-    told = operation.about(
-        step=call.key,
-        reason=reason,
-        messages_before=messages_before,
-        messages_after=len(conversation.messages),
-        tokens_before=before,
-        tokens_after=conversation.tokens,
-    )
+    told = {
+        **operation.about,
+        "step": call.key,
+        "reason": reason,
+        "messages_before": messages_before,
+        "messages_after": len(conversation.messages),
+        "tokens_before": before,
+        "tokens_after": conversation.tokens,
+    }
     await calls.record(
         _step(operation, call), calls.event(EventType.COMPACTION_END, told), attached=Attached(entries=[entry])
     )

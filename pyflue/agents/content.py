@@ -20,20 +20,20 @@ import msgspec
 Role: TypeAlias = Literal["user", "assistant"]
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, gc=False):
     """Plain text."""
 
     text: str
 
 
-class Thinking(msgspec.Struct, frozen=True, kw_only=True):
+class Thinking(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The model's thinking. `signature` is the provider's proof that it is unchanged; it goes back with the text."""
 
     text: str
     signature: str | None = None
 
 
-class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The model's request to run a tool. `input` is hostile until the tool's schema has been checked."""
 
     id: str
@@ -43,7 +43,7 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     malformed: str | None = None
 
 
-class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What came of a tool use, as the model is told."""
 
     tool_use_id: str
@@ -51,7 +51,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     is_error: bool = False
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
+class Image(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A picture: its bytes, or the address the provider shall fetch it from."""
 
     mime_type: str = "image/png"
@@ -59,7 +59,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
 
 
-class Document(msgspec.Struct, frozen=True, kw_only=True):
+class Document(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A document such as a PDF (`application/pdf`) or plain text (`text/plain`)."""
 
     mime_type: str
@@ -67,7 +67,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
 
 
-class Opaque(msgspec.Struct, frozen=True, kw_only=True):
+class Opaque(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A block of a kind that only `provider` knows (encrypted thinking, its own search results), kept as it came."""
 
     provider: str
@@ -77,7 +77,7 @@ class Opaque(msgspec.Struct, frozen=True, kw_only=True):
 Block: TypeAlias = Text | Thinking | ToolUse | ToolResult | Image | Document | Opaque
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One side's part of a conversation."""
 
     role: Role
@@ -86,7 +86,7 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """All of its text."""
-        return "".join(block.text for block in self.blocks if isinstance(block, Text))
+        return "".join([block.text for block in self.blocks if isinstance(block, Text)])
 
     @property
     def tool_uses(self) -> Sequence[ToolUse]:
@@ -159,7 +159,7 @@ def block_from_dict(value: Mapping[str, Any]) -> Block:
             raise ValueError(f"There is no content block of type {other!r}.")
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one or more model calls. `input_tokens` counts all of the input, whether or not it came from a cache.
 
     `cost_usd` is None if the price of any part is not known; it is never 0 for that reason.
@@ -191,8 +191,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             "output_tokens": self.output_tokens,
             "cache_read_tokens": self.cache_read_tokens,
             "cache_write_tokens": self.cache_write_tokens,
-            "total_tokens": self.total_tokens,
-            "cost_usd": self.cost_usd if self.cost_usd is None else round(self.cost_usd, 9),
+            "total_tokens": self.input_tokens + self.output_tokens,
+            "cost_usd": round(self.cost_usd, 9) if self.cost_usd else self.cost_usd,
         }
 
     @classmethod

@@ -59,6 +59,7 @@ class Harness:
         self.room = room
         self.ctx = ctx
         self.calls = calls
+        self.settings: AgentSettings = room.settings.agent
         #: What tells it from the other harnesses of the run.
         self.key = key
         self.definition = definition
@@ -83,18 +84,9 @@ class Harness:
         self._closing = contextlib.AsyncExitStack()
 
     @property
-    def stream_id(self) -> str:
-        """The stream that its events go to: the run, or the instance of a continuing agent."""
-        return ids.stream_of(self.calls.fence.run_id)
-
-    @property
     def has_history(self) -> bool:
         """Whether the journal may hold anything of it."""
         return self.calls.has_history or ids.is_interaction(self.calls.fence.run_id)
-
-    @property
-    def settings(self) -> AgentSettings:
-        return self.room.settings.agent
 
     def catch_up(self) -> None:
         """Count model work inside of steps that are not done again: for the run, as nobody knows whose it was."""
@@ -267,11 +259,8 @@ class _OfHarness:
 
     def __init__(self, calls: Calls, call: Call, secrets: Mapping[str, str]) -> None:
         self.calls = calls
-        self._call = call
+        self.about = {"step": call.key}
         self._secrets = secrets
-
-    def about(self, **more: Any) -> dict[str, Any]:
-        return {"step": self._call.key, **more}
 
     def redact(self, text: str) -> str:
         return redacted(text, self._secrets)

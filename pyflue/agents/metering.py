@@ -27,7 +27,18 @@ _current: ContextVar[Meter | None] = ContextVar("pyflue_meter", default=None)
 class Meter:
     """Counts turns, tokens, cost and seconds of model work for one part of it."""
 
-    __slots__ = ("_all_above", "above", "budget", "priced_usd", "seconds", "turns", "under_way", "usage", "whose")
+    __slots__ = (
+        "_all_above",
+        "_is_timed",
+        "above",
+        "budget",
+        "priced_usd",
+        "seconds",
+        "turns",
+        "under_way",
+        "usage",
+        "whose",
+    )
 
     def __init__(self, whose: str, budget: Budget | None = None, *, above: Meter | None = None) -> None:
         #: What it counts for, in words, such as `the run`.
@@ -35,6 +46,9 @@ class Meter:
         self.budget = budget
         self.above = above
         self._all_above: tuple[Meter, ...] = () if above is None else (above, *above._all_above)
+        self._is_timed: bool = (budget is not None and budget.max_seconds is not None) or (
+            above is not None and above._is_timed
+        )
         self.turns = 0
         #: Turns that have begun and are not counted yet: of tasks side by side.
         self.under_way = 0
@@ -97,8 +111,9 @@ class Meter:
 
     def seconds_left(self) -> float | None:
         """How long the next turn or tool call may take; None if there is no limit."""
-        left = [left for left, _ in self._timed()]
-        return max(min(left), 0.0) if left else None
+        if not self._is_timed:
+            return None
+        return max(min(left for left, _ in self._timed()), 0.0)
 
     def out_of_time(self) -> BudgetExceeded:
         """What ends a turn or tool call that has taken as long as was left when it began."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import codec, ids
+from .. import codec
+from ..clock import to_ms, whole_us
 from ..codec import Raw
 from ..engine import raised
 from ..engine.calls import Call, Calls
@@ -37,30 +37,38 @@ class OperationAborted(PyFlueError):
     type = "aborted"
 
 
-@dataclass(slots=True, kw_only=True)
 class Operation:
     """An operation that is under way."""
 
-    session: Session
-    call: Call
-    kind: str
-    #: The same in each replay, and no other's in the stream of events.
-    operation_id: str
-    meter: Meter
-    #: Values that are taken out of everything that is recorded, with their names.
-    secrets: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    #: Given its answer, what records that it is complete; None if that has to wait until everything is done.
-    closing: Callable[[Any], tuple[NewStep, NewEvent]] | None = None
-    #: Whether it is recorded as complete, or about to be: together with its last turn.
-    is_closed: bool = False
+    __slots__ = (
+        "about",
+        "call",
+        "calls",
+        "closing",
+        "is_closed",
+        "kind",
+        "meter",
+        "operation_id",
+        "secrets",
+        "session",
+    )
 
-    @property
-    def calls(self) -> Calls:
-        return self.session.calls
-
-    def about(self, **more: Any) -> dict[str, Any]:
-        """What each of its events says, and more."""
-        return {"operation_id": self.operation_id, "session": self.session.name, **more}
+    def __init__(self, session: Session, call: Call, kind: str, meter: Meter) -> None:
+        self.session = session
+        self.call = call
+        self.calls: Calls = session.calls
+        self.kind = kind
+        #: The same in each replay, and no other's in the stream of events.
+        self.operation_id = operation_id(session.calls, call.key)
+        #: What each of its events says.
+        self.about: Mapping[str, Any] = {"operation_id": self.operation_id, "session": session.name}
+        self.meter = meter
+        #: Values that are taken out of everything that is recorded, with their names.
+        self.secrets: Mapping[str, str] = session.harness.shown_secrets
+        #: Given its answer, what records that it is complete; None if that has to wait until everything is done.
+        self.closing: Callable[[Any], tuple[NewStep, NewEvent]] | None = None
+        #: Whether it is recorded as complete, or about to be: together with its last turn.
+        self.is_closed = False
 
     def close(self, told: Any) -> tuple[NewStep, NewEvent] | None:
         """What to record together with the turn that brings the answer; None if it is recorded by itself."""
@@ -71,7 +79,7 @@ class Operation:
 
     def redact(self, text: str) -> str:
         """Text without the values of secrets that it may show."""
-        return redacted(text, self.secrets)
+        return redacted(text, self.secrets) if self.secrets else text
 
 
 class Operations:
@@ -137,14 +145,7 @@ class Operations:
                     session.harness.skipped.count(call.key, meter)
                     raise raised.raise_again(record.error, call.key, Operations.perform)
                 return await self._replayed(record, call, meter, restore)
-            operation = Operation(
-                session=session,
-                call=call,
-                kind=kind,
-                operation_id=operation_id(calls, call.key),
-                meter=meter,
-                secrets=session.harness.shown_secrets,
-            )
+            operation = Operation(session, call, kind, meter)
             self._active, self._task, self._is_aborted = operation, asyncio.current_task(), False
             try:
                 with calls.parking.calling():
@@ -169,7 +170,8 @@ class Operations:
         calls, call = operation.calls, operation.call
         started_us, started_index, began = calls.clock.now_us(), calls.index, calls.clock.monotonic()
         told_about = redacted(about, operation.secrets)
-        calls.announce(EventType.OPERATION_START, operation.about(kind=operation.kind, step=call.key, **told_about))
+        start = {**operation.about, "kind": operation.kind, "step": call.key, **told_about}
+        calls.announce(EventType.OPERATION_START, start)
         await calls.ready()
         await calls.settle()
 
@@ -180,7 +182,7 @@ class Operations:
                 "answer": told,
                 "usage": usage,
                 "turns": meter.turns,
-                "seconds": round(meter.seconds, 6),
+                "seconds": whole_us(meter.seconds),
             }
             raw = Raw(codec.encode(value))
             step = self._step(operation, StepStatus.COMPLETED, started_us, started_index, value=raw)
@@ -253,14 +255,15 @@ class Operations:
     def _end(
         self, operation: Operation, began: float, error: Exception | None, *, usage: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        data = operation.about(
-            kind=operation.kind,
-            step=operation.call.key,
-            is_error=error is not None,
-            duration_ms=round((operation.calls.clock.monotonic() - began) * 1000, 3),
-            turns=operation.meter.turns,
-            usage=usage or operation.meter.usage.to_dict(),
-        )
+        data = {
+            **operation.about,
+            "kind": operation.kind,
+            "step": operation.call.key,
+            "is_error": error is not None,
+            "duration_ms": to_ms(operation.calls.clock.monotonic() - began),
+            "turns": operation.meter.turns,
+            "usage": usage or operation.meter.usage.to_dict(),
+        }
         if error is not None:
             data["error"] = error_told(error)
         return data
@@ -269,7 +272,7 @@ class Operations:
 def operation_id(calls: Calls, key: str) -> str:
     """The id of an operation: its key, and on the stream of an instance that of its interaction before it."""
     run_id = calls.fence.run_id
-    return f"{run_id.rpartition(':')[2]}/{key}" if ids.is_interaction(run_id) else key
+    return key if calls.stream_id == run_id else f"{run_id.rpartition(':')[2]}/{key}"
 
 
 def error_told(error: BaseException) -> dict[str, Any]:

@@ -89,6 +89,9 @@ class Session:
     ) -> None:
         """`deleted_before`: how many sessions had its name before it; their conversations are none of its own."""
         self.harness = harness
+        #: The durable calls of its run.
+        self.calls: Calls = harness.calls
+        self.settings: AgentSettings = harness.settings
         #: Its name among the harness's sessions.
         self.name = name
         self.definition = definition
@@ -99,7 +102,7 @@ class Session:
         # A line break is in no name of a session.
         recorded_as = f"{harness.key}/{name}" if not deleted_before else f"{harness.key}/{name}\n{deleted_before}"
         self.conversation = Conversation(
-            harness.stream_id, recorded_as, harness.calls.fence.run_id, goes_on=definition.persist
+            harness.calls.stream_id, recorded_as, harness.calls.fence.run_id, goes_on=definition.persist
         )
         self._above = above
         self._operations = Operations(self)
@@ -108,15 +111,6 @@ class Session:
         self.toolbox_names: Sequence[str] = ()
         #: How prompts without options are answered, once that is known.
         self._usual_plan: turns.Plan | None = None
-
-    @property
-    def calls(self) -> Calls:
-        """The durable calls of its run."""
-        return self.harness.calls
-
-    @property
-    def settings(self) -> AgentSettings:
-        return self.harness.settings
 
     @property
     def run_usage(self) -> Usage:
@@ -494,14 +488,16 @@ def _task_events(told: Mapping[str, Any]) -> Callable[[Operation], contextlib.Ab
     @contextlib.contextmanager
     def around(operation: Operation) -> Generator[None]:
         calls = operation.calls
-        calls.tell(EventType.TASK_START, operation.about(**told))
+        calls.tell(EventType.TASK_START, {**operation.about, **told})
         try:
             yield
         except (Exception, asyncio.CancelledError) as error:
             if calls.host.stopped_because is None:
-                calls.tell(EventType.TASK_END, operation.about(**told, is_error=True, error=error_told(error)))
+                calls.tell(
+                    EventType.TASK_END, {**operation.about, **told, "is_error": True, "error": error_told(error)}
+                )
             raise
-        calls.tell(EventType.TASK_END, operation.about(**told, is_error=False))
+        calls.tell(EventType.TASK_END, {**operation.about, **told, "is_error": False})
 
     return around
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..clock import to_ms
 from ..engine.calls import Calls
 from ..engine.context import check_seconds
 from ..journal import EventType
@@ -23,7 +24,10 @@ class _Told(Protocol):
     @property
     def calls(self) -> Calls: ...
 
-    def about(self, **more: Any) -> dict[str, Any]: ...
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What each of its events says."""
+        ...
 
     def redact(self, text: str) -> str: ...
 
@@ -57,7 +61,7 @@ class CommandRun:
         shown = whose.redact(self.shown)
         sandbox = await workspace.sandbox()
         began = calls.clock.monotonic()
-        calls.announce(EventType.COMMAND_START, whose.about(command=shown, sandbox=sandbox.kind))
+        calls.announce(EventType.COMMAND_START, {**whose.about, "command": shown, "sandbox": sandbox.kind})
         result = await sandbox.exec(self.command, timeout_s=self.timeout_s, cwd=self.cwd, env=self.env)
         result = CommandResult(
             stdout=whose.redact(result.stdout),
@@ -68,12 +72,13 @@ class CommandRun:
         )
         calls.tell(
             EventType.COMMAND_END,
-            whose.about(
-                command=shown,
-                exit_code=result.exit_code,
-                is_timed_out=result.is_timed_out,
-                duration_ms=round((calls.clock.monotonic() - began) * 1000, 3),
-            ),
+            {
+                **whose.about,
+                "command": shown,
+                "exit_code": result.exit_code,
+                "is_timed_out": result.is_timed_out,
+                "duration_ms": to_ms(calls.clock.monotonic() - began),
+            },
         )
         return result
 

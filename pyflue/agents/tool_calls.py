@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import codec
+from ..clock import to_ms, whole_us
 from ..codec import Raw
 from ..engine import raised, values, waits
 from ..engine.calls import Call
@@ -285,11 +286,11 @@ class _ToolCall:
         value = {
             "content": [block_to_dict(block) for block in content],
             "is_error": is_error,
-            "seconds": round(own, 6),
+            "seconds": whole_us(own),
         }
         told = self._about(
             is_error=is_error,
-            duration_ms=round(seconds * 1000, 3),
+            duration_ms=to_ms(seconds),
             result="".join(block.text for block in content if isinstance(block, Text))[:_SHOWN_CHARACTERS],
         )
         if outcome is not None:
@@ -308,8 +309,8 @@ class _ToolCall:
         """Record that a budget was used up in the middle of the call: the operation ends so, in a replay as well."""
         seconds, own = self._count_seconds()
         record = raised.record_of(error, self._calls.root)
-        told = self._about(is_error=True, duration_ms=round(seconds * 1000, 3), error=raised.shown(record))
-        value = Raw(codec.encode({"seconds": round(own, 6)}))
+        told = self._about(is_error=True, duration_ms=to_ms(seconds), error=raised.shown(record))
+        value = Raw(codec.encode({"seconds": whole_us(own)}))
         step = self._step(StepStatus.FAILED, digest, value, error=record)
         attached = Attached(files=files) if files else None
         await self._calls.record(step, self._calls.event(EventType.TOOL_END, told), attached=attached)
@@ -328,13 +329,14 @@ class _ToolCall:
         return self._about(arguments=redacted(self._given, self._operation.secrets))
 
     def _about(self, **more: Any) -> dict[str, Any]:
-        return self._operation.about(
-            turn_id=self._asked.turn_id,
-            tool_call_id=self._use.id,
-            tool=self._use.name,
-            step=self._call.key,
+        return {
+            **self._operation.about,
+            "turn_id": self._asked.turn_id,
+            "tool_call_id": self._use.id,
+            "tool": self._use.name,
+            "step": self._call.key,
             **more,
-        )
+        }
 
     def _step(self, status: StepStatus, digest: str, value: Raw | None = None, *, error: Raw | None = None) -> NewStep:
         return NewStep(

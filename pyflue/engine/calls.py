@@ -12,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+import msgspec
 
 from .. import codec
 from ..clock import Clock, rfc3339, to_datetime
 from ..codec import Raw
 from ..errors import CallMisplaced, JournalError, PyFlueError, ReplayDrifted, ReplayMismatch, RunStopped
+from ..ids import stream_of
 from ..journal import EventType, Fence, Journal, NewEvent
 from ..settings import Limits
 from . import scopes
@@ -83,8 +85,7 @@ class Host(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A durable call that the code makes: its identity, and where it stands."""
 
     key: str
@@ -121,6 +122,7 @@ class Calls:
         "resources",
         "root",
         "scope",
+        "stream_id",
     )
 
     def __init__(
@@ -142,6 +144,8 @@ class Calls:
     ) -> None:
         """`accepted` is done when the run's own record is on disk; before that, no call does anything."""
         self.fence = fence
+        #: Where its events go: the run, or the instance of a continuing agent.
+        self.stream_id = stream_of(fence.run_id)
         self.journal = journal
         self.recorder = recorder
         self.clock = clock
@@ -318,16 +322,14 @@ class Calls:
         self.recorder.fact(type_, Raw(codec.encode(data)))
 
     def announce(self, type_: EventType, data: Mapping[str, Any]) -> None:
-        """As `tell`, but if a record follows at once (a step may be done in no time) they are committed together."""
-        if self.recorder.hold(self.event(type_, data)):
-            asyncio.get_running_loop().call_soon(self.recorder.write_held)
+        """As `tell`, of something that begins: if its record follows within a moment, they are committed together."""
+        self.journal.announce(self.fence, self.event(type_, data))
 
     # Recording
 
     async def record(self, step: NewStep, *events: NewEvent, attached: Attached | None = None) -> None:
         """Commit a step. Does not return if the run no longer goes on here."""
-        held = self.recorder.take_held()
-        index = await self.written(self.journal.record(self.fence, step, [*held, *events], attached=attached))
+        index = await self.written(self.journal.record(self.fence, step, events, attached=attached))
         self.advance(index)
 
     def record_soon(self, step: NewStep, *events: NewEvent) -> asyncio.Future[int | None]:
@@ -335,7 +337,7 @@ class Calls:
 
         Done when it is on disk. Whoever makes many of them waits now and then, or they fill the memory.
         """
-        writing = asyncio.ensure_future(self.journal.record(self.fence, step, [*self.recorder.take_held(), *events]))
+        writing = asyncio.ensure_future(self.journal.record(self.fence, step, events))
         writing.add_done_callback(self._note_recorded)
         return writing
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class TextDelta:
     attempt: int
     offset: int
     text: str
-    about: dict[str, Any]
+    about: Mapping[str, Any]
 
     type = "text_delta"
 
@@ -55,7 +55,7 @@ class LiveTurn:
 
     __slots__ = ("_began", "_live", "_parts", "about", "attempt", "length", "stream_id", "turn_id")
 
-    def __init__(self, live: Live, stream_id: str, turn_id: str, attempt: int, about: dict[str, Any]) -> None:
+    def __init__(self, live: Live, stream_id: str, turn_id: str, attempt: int, about: Mapping[str, Any]) -> None:
         self._live = live
         self._parts: list[str] = []
         self.stream_id = stream_id
@@ -107,7 +107,7 @@ class Live:
         self._turns: dict[str, dict[str, LiveTurn]] = {}
         self._bells: dict[str, list[Callable[[], None]]] = {}
 
-    def turn(self, stream_id: str, turn_id: str, attempt: int, about: dict[str, Any]) -> LiveTurn:
+    def turn(self, stream_id: str, turn_id: str, attempt: int, about: Mapping[str, Any]) -> LiveTurn:
         """A turn of a stream; as a context manager it is shown for as long as it is under way."""
         return LiveTurn(self, stream_id, turn_id, attempt, about)
 

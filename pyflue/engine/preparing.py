@@ -158,14 +158,11 @@ class _Host:
         self._depth = depth
 
     def let_go(self) -> None:
-        self._why = self._why_stopped()
+        self._why = self.stopped_because
         self._drive = None
 
     @property
-    def stopped_because(self) -> str | None:
-        return self._why_stopped()
-
-    def _why_stopped(self) -> StopReason | None:
+    def stopped_because(self) -> StopReason | None:
         drive = self._drive
         if drive is None:
             return self._why

@@ -37,9 +37,6 @@ class JournalRecorder:
         self._left = limits.events_per_run - last_index
         self._stopped_because: str | None = None
         self._said: Counter[int] | None = None
-        self._held: list[NewEvent] = []
-        #: Whether `write_held` is about to be called.
-        self._is_awaited = False
         self.log_bytes = limits.log_bytes
         self.event_bytes = limits.event_bytes
 
@@ -61,8 +58,6 @@ class JournalRecorder:
     def fact(self, type_: str, data: Raw, *, more: Raw | None = None, step: str | None = None) -> Written:
         """Append an event, whether or not it has been written before."""
         self.count()
-        if self._held:
-            self.write_held()
         run_id = self._fence.run_id
         unwritten = self.keep_pace()
         event = NewEvent(type=type_, at_us=self._clock.now_us(), data=data, more=more, step=step)
@@ -77,26 +72,6 @@ class JournalRecorder:
             # The writer does not need this thread to get on, so waiting here cannot wait for itself.
             self._journal.drain(run_id)
         return unwritten
-
-    def hold(self, event: NewEvent) -> bool:
-        """Keep an event that may soon be committed together with a record; before any other event at the latest.
-
-        Whoever holds one sees to it that it is taken or written soon; true says that nobody does so yet.
-        """
-        self._held.append(event)
-        is_first, self._is_awaited = not self._is_awaited, True
-        return is_first
-
-    def take_held(self) -> list[NewEvent]:
-        """The events that are held, to be committed with a record."""
-        held, self._held = self._held, []
-        return held
-
-    def write_held(self) -> None:
-        """Append the events that are held."""
-        self._is_awaited = False
-        if self._held:
-            self._journal.append(self._fence, *self.take_held())
 
     def count(self) -> None:
         """Note that an event is about to be written.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..clock import to_ms, whole_us
 from ..codec import Raw
 from ..errors import JournalError, NotSerializable, ResultInvalid, RunStopped, StepTimedOut, TooLarge
 from ..journal import EventType, NewStep, Step, StepStatus
@@ -155,7 +156,7 @@ class _Attempts:
             "name": self._call.name,
             "attempt": self._failed + 1,
             "error": raised.shown(record),
-            "delay_s": round(delay_s, 6),
+            "delay_s": whole_us(delay_s),
         }
         step = self._step(StepStatus.RETRYING, error=record)
         await self._calls.record(step, self._calls.event(EventType.STEP_RETRY, data))
@@ -182,7 +183,7 @@ class _Attempts:
             "kind": "step",
             "status": status.value,
             "attempts": self._failed + 1,
-            "duration_ms": round((self._calls.clock.monotonic() - self._began) * 1000, 3),
+            "duration_ms": to_ms(self._calls.clock.monotonic() - self._began),
         }
         if error is not None:
             data["error"] = raised.shown(error)

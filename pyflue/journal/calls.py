@@ -60,7 +60,7 @@ class WaitState(StrEnum):
     CANCELLED = "cancelled"  #: the run ended, or the workflow gave the wait up
 
 
-class NewStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NewStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The record of a step, or of another value that must be the same when the run is replayed."""
 
     key: str
@@ -78,7 +78,7 @@ class NewStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_index: int = 0
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A recorded step, or a wait as one (`Wait.as_step`)."""
 
     run_id: str
@@ -131,7 +131,7 @@ def _told(error: Raw | None) -> dict[str, Any] | None:
     return told
 
 
-class NewWait(msgspec.Struct, frozen=True, kw_only=True):
+class NewWait(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A wait to open. `wait_id` is a ULID: it names an approval to those who decide it."""
 
     key: str
@@ -150,7 +150,7 @@ class NewWait(msgspec.Struct, frozen=True, kw_only=True):
     started_index: int = 0
 
 
-class Wait(msgspec.Struct, frozen=True, kw_only=True):
+class Wait(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A recorded wait, of whatever state."""
 
     run_id: str

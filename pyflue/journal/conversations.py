@@ -18,14 +18,14 @@ from ..codec import Raw
 from .calls import NewStep
 
 
-class NewEntry(msgspec.Struct, frozen=True, kw_only=True):
+class NewEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry to append to a session's conversation; the writer numbers it."""
 
     session: str
     entry: Raw
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of a conversation. `position` counts 1, 2, 3 … in its session."""
 
     stream_id: str
@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of one path of a workspace: the file, folder or link that is there now, or that nothing is.
 
     `data` is the content of a file, `target` that of a link; neither is set for a folder.
@@ -63,7 +63,7 @@ class FileVersion(msgspec.Struct, frozen=True, kw_only=True):
     file: FileRecord
 
 
-class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Attached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is recorded together with a step."""
 
     entries: Sequence[NewEntry] = ()

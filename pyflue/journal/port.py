@@ -113,6 +113,15 @@ class Journal(Protocol):
         """
         ...
 
+    def announce(self, fence: Fence, event: NewEvent) -> None:
+        """Append an event that says that something begins.
+
+        As `append`, but the journal may wait a tenth of a second for a record of the same fence, and commit both
+        together: of work that is done in less, no reader sees the beginning before the end. In its place in the stream
+        in any case, and at once while somebody watches the stream in this process.
+        """
+        ...
+
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         """Make the run final and append `run_end`; None if the fence no longer holds.
 

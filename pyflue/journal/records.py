@@ -94,7 +94,7 @@ OF_INTERACTIONS: Mapping[str, EventType] = {
 }
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
+class Run(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One invocation of a workflow, as recorded.
 
     `payload` and `result` are None where they were not asked for (lists); a run without result has no `result` either.
@@ -167,7 +167,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return shown
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One numbered fact of a stream; `index` counts 1, 2, 3 … without gaps.
 
     `stream_id` is the run id, or the stream of the agent's instance for an interaction (`ids.stream_of`).
@@ -207,7 +207,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return self.type == EventType.RUN_END
 
 
-class Fence(msgspec.Struct, frozen=True, kw_only=True):
+class Fence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who may write for a run: this engine, in this attempt. Any other writer's record changes nothing."""
 
     run_id: str
@@ -215,7 +215,7 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+class NewRun(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A run to accept. With `owner` it starts at once (attempt 1, `run_start` written); without, it is queued.
 
     One whose id is that of an interaction (`ids.is_interaction`) is in no list of runs, and its events go to the
@@ -248,7 +248,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     needs_free_lane: bool = False
 
 
-class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An event to append; the writer numbers it."""
 
     type: str
@@ -260,7 +260,7 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     step: str | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How a run ended."""
 
     status: RunStatus

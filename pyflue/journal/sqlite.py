@@ -176,6 +176,9 @@ class SqliteJournal:
     def append(self, fence: Fence, *events: NewEvent) -> None:
         self._the_writer().append(fence, *events)
 
+    def announce(self, fence: Fence, event: NewEvent) -> None:
+        self._the_writer().announce(fence, event)
+
     def finish(self, fence: Fence, outcome: Outcome) -> Awaitable[Outcome | None]:
         return self._write_after_events(fence, "finish", fence, outcome)
 

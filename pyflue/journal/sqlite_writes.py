@@ -48,7 +48,13 @@ if TYPE_CHECKING:
 
 _PAGE_BYTES = 4096
 _FRAME_HEAD_BYTES = 24
-_CHECKPOINT_PAGES = 8 * 1024**2 // _PAGE_BYTES
+#: How much of the write-ahead log is copied at once. Pages that were written again meanwhile are copied once: smaller
+#: portions would copy nearly everything that is written.
+_CHECKPOINT_PAGES = 24 * 1024**2 // _PAGE_BYTES
+#: From here on the log is to begin anew, as soon as little enough is left to be copied while the writer pauses.
+_LONG_WAL_PAGES = 48 * 1024**2 // _PAGE_BYTES
+_LITTLE_LEFT_PAGES = 2 * 1024**2 // _PAGE_BYTES
+#: Here it has to, whatever is left.
 _MOST_WAL_PAGES = 64 * 1024**2 // _PAGE_BYTES
 #: How long a busy process writes before it lets the others have their turn.
 _TURN_S = 0.005
@@ -102,16 +108,15 @@ class SqliteWrites:
         self._has_turn = False
         self._turn_ends_at = 0.0
         self._folder = folder
-        self._checkpoint_pages, self._most_wal_pages = _CHECKPOINT_PAGES, _MOST_WAL_PAGES
+        share = _MOST_WAL_PAGES
         if folder is not None:
             disk = os.statvfs(folder)
             share = disk.f_blocks * disk.f_frsize // _PAGE_BYTES // _WAL_SHARE
-            self._checkpoint_pages = min(_CHECKPOINT_PAGES, share)
-            self._most_wal_pages = min(_MOST_WAL_PAGES, share * 2)
+        self._checkpoint_pages = min(_CHECKPOINT_PAGES, share)
+        self._long_wal_pages = min(_LONG_WAL_PAGES, share)
+        self._most_wal_pages = min(_MOST_WAL_PAGES, share * 2)
         self._room_bytes: int | None = None
         self._wal_pages = 0
-        #: How much of the log was there when a checkpoint was last asked for.
-        self._checkpointed_pages = 0
         self._seen_version = self._data_version()
         connection.set_wal_hook(self._note_wal)
         # Written in one go before the commit: nothing in a transaction reads them.
@@ -194,25 +199,29 @@ class SqliteWrites:
     def after_commit(self) -> None:
         if self._checkpointer is None:
             return
-        # The log begins anew by itself when a transaction finds all of it checkpointed.
-        self._checkpointed_pages = min(self._checkpointed_pages, self._wal_pages)
-        if self._wal_pages > self._most_wal_pages:
-            # Passive checkpoints never catch up with a writer that does not pause; this is the pause. Other processes
-            # have to make it as well, or their writes keep this one waiting for all of its time.
-            if not self._take_turn(_RESET_TIMEOUT_MS / 1000):
-                return
-            self.connection.set_busy_timeout(_RESET_TIMEOUT_MS)
-            try:
-                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-                self._wal_pages = 0
-            except apsw.Error:
-                pass  # a long read is under way, or the disk is full; the next batch tries again
-            finally:
-                self.connection.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
-                self.pause()
-        elif self._wal_pages - self._checkpointed_pages >= self._checkpoint_pages:
-            self._checkpointed_pages = self._wal_pages
+        left = self._wal_pages - self._checkpointer.copied(self._wal_pages)
+        is_long = self._wal_pages > self._long_wal_pages
+        if self._wal_pages > self._most_wal_pages or (is_long and left <= _LITTLE_LEFT_PAGES):
+            self._begin_log_anew()
+        elif is_long or left >= self._checkpoint_pages:
             self._checkpointer.wake()
+
+    def _begin_log_anew(self) -> None:
+        # Passive checkpoints never catch up with a writer that does not pause; this is the pause. Other processes have
+        # to make it as well, or their writes keep this one waiting for all of its time.
+        if not self._take_turn(_RESET_TIMEOUT_MS / 1000):
+            return
+        if self._checkpointer is not None:
+            self._checkpointer.wait(_RESET_TIMEOUT_MS / 1000)  # SQLite would not: two at once are one too many
+        self.connection.set_busy_timeout(_RESET_TIMEOUT_MS)
+        try:
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+            self._wal_pages = 0
+        except apsw.Error:
+            pass  # a long read is under way, or the disk is full; the next batch tries again
+        finally:
+            self.connection.set_busy_timeout(int(self._settings.busy_timeout_s * 1000))
+            self.pause()
 
     def foreign_commits(self) -> bool:
         try:
@@ -661,12 +670,26 @@ class Checkpointer:
         self._connect = connect
         self._wanted = threading.Event()
         self._is_stopping = False
+        self._idle = threading.Event()
+        self._idle.set()
+        self._copied_pages = 0
         self._thread = threading.Thread(target=self._run, name="pyflue-journal-checkpointer", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
-        """Ask for a checkpoint soon."""
-        self._wanted.set()
+        """Ask for a checkpoint soon, unless one is under way."""
+        if self._idle.is_set():
+            self._idle.clear()
+            self._wanted.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when no checkpoint is under way, or after a while."""
+        self._idle.wait(timeout_s)
+
+    def copied(self, wal_pages: int) -> int:
+        """How much of a log of this length is copied."""
+        # If it was longer when it was copied it has begun anew since, as it does by itself when all of it is copied.
+        return self._copied_pages if self._copied_pages <= wal_pages else 0
 
     def stop(self) -> None:
         """End the thread; a checkpoint under way is finished first."""
@@ -681,11 +704,11 @@ class Checkpointer:
             if self._is_stopping:
                 break
             self._wanted.clear()
-            db = db or self._connect()
-            try:
-                db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            except apsw.Error:
-                continue  # busy or no space: the log keeps everything, and the next commit asks again
+            # If it is busy, or there is no space: the log keeps everything, and the next commit asks again.
+            with contextlib.suppress(apsw.Error):
+                db = db or self._connect()
+                self._copied_pages = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)[1]
+            self._idle.set()
         if db is not None:
             db.close()
 

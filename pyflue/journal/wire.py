@@ -24,7 +24,7 @@ from .writer import Verb
 _NONE = Raw(b"")
 
 
-class Order(msgspec.Struct, frozen=True, array_like=True):
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as it goes to the child."""
 
     number: int
@@ -34,7 +34,7 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     patient: bool
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, gc=False):
     type: str
     at_us: int
     data: Raw
@@ -45,7 +45,7 @@ class _Event(msgspec.Struct):
         return NewEvent(type=self.type, at_us=self.at_us, data=self.data, more=_value(self.more), step=self.step)
 
 
-class _Step(msgspec.Struct):
+class _Step(msgspec.Struct, gc=False):
     key: str
     kind: str
     name: str
@@ -74,7 +74,7 @@ class _Step(msgspec.Struct):
         )
 
 
-class _Attached(msgspec.Struct):
+class _Attached(msgspec.Struct, gc=False):
     entries: list[NewEntry] = []
     files: list[FileRecord] = []
     usage: Raw = _NONE
@@ -85,7 +85,7 @@ class _Attached(msgspec.Struct):
         return Attached(entries=self.entries, files=self.files, usage=_value(self.usage), also=also)
 
 
-class _Verb(msgspec.Struct, array_like=True):
+class _Verb(msgspec.Struct, array_like=True, gc=False):
     name: str
     args: Raw
     takes_events: bool
@@ -95,7 +95,7 @@ class _Verb(msgspec.Struct, array_like=True):
         return Verb(self.name, tuple(_real(value) for value in values), self.takes_events)
 
 
-class _Order(msgspec.Struct, array_like=True):
+class _Order(msgspec.Struct, array_like=True, gc=False):
     number: int
     verb: _Verb | None
     fence: Fence | None

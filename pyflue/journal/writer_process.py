@@ -28,6 +28,7 @@ from typing import IO, Any
 import msgspec
 
 from ..errors import JournalError, PyFlueError
+from ..memory import settle_memory
 from . import wire
 from .locks import Roster
 from .sqlite_opening import Place, open_writes
@@ -223,6 +224,7 @@ def main() -> None:
         _send(answers, pickle.dumps(_sendable(error)))
         return
     _send(answers, pickle.dumps(None))
+    settle_memory()
     while (orders := _receive(requests)) is not None:
         desk.take(wire.decode(orders))
     desk.stop()

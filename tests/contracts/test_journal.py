@@ -131,6 +131,106 @@ async def test_no_events_at_all_are_nothing_to_write(journal: Journal) -> None:
     assert (journal.unwritten(new.run_id), lost) == (0, [])
 
 
+@promise("R4")
+async def test_what_is_announced_comes_before_what_comes_of_it(journal: Journal) -> None:
+    new, other = new_run(), new_run()
+    for each in (new, other):
+        await journal.accept(each)
+
+    journal.append(fence_of(new), new_event())
+    journal.announce(fence_of(new), new_event("step_start"))
+    journal.announce(fence_of(new), new_event("progress"))
+    journal.announce(fence_of(other), new_event("step_start"))
+    await journal.record(fence_of(new), new_step(), [new_event("step_end")])
+    journal.announce(fence_of(new), new_event("step_start"))
+    journal.append(fence_of(new), new_event())
+    journal.announce(fence_of(new), new_event("step_start"))
+    await journal.finish(fence_of(new), DONE)
+
+    types = ["log", "step_start", "progress", "step_end", "step_start", "log", "step_start", "run_end"]
+    assert summary(await journal.events(new.run_id)) == list(enumerate(["run_start", *types], 1))
+    await journal.finish(fence_of(other), DONE)
+    assert [event.type for event in await journal.events(other.run_id)] == ["run_start", "step_start", "run_end"]
+    assert journal.unwritten(new.run_id) == journal.unwritten(other.run_id) == 0
+
+
+@promise("R8")
+async def test_what_is_announced_is_seen_soon_even_if_nothing_comes_of_it(journal: Journal) -> None:
+    new = new_run()
+    await journal.accept(new)
+
+    journal.announce(fence_of(new), new_event("step_start"))
+    async with asyncio.timeout(5):
+        with journal.watch(new.run_id) as bell:
+            while len(await journal.events(new.run_id)) < 2:
+                await bell.wait()
+
+    assert summary(await journal.events(new.run_id)) == [(1, "run_start"), (2, "step_start")]
+    assert journal.unwritten(new.run_id) == 0
+
+
+async def test_what_is_announced_to_somebody_who_watches_is_written_at_once(journal: Journal) -> None:
+    new = new_run()
+    await journal.accept(new)
+
+    async with asyncio.timeout(5):
+        with journal.watch(new.run_id) as bell:
+            for number in range(40):  # a tenth of a second for each would be as many tenths
+                journal.announce(fence_of(new), new_event("step_start"))
+                while len(await journal.events(new.run_id)) < number + 2:
+                    await bell.wait()
+
+
+@promise("R4", "R9")
+async def test_what_is_announced_comes_before_every_other_record_of_its_run(journal: Journal) -> None:
+    cancelled, handed_on, settled, drained = runs = [new_run() for _ in range(4)]
+    for each in runs:
+        await journal.accept(each)
+        journal.announce(fence_of(each), new_event("step_start"))
+
+    await asyncio.to_thread(journal.drain, drained.run_id)
+    assert journal.unwritten(drained.run_id) == 0
+    assert await journal.settle(fence_of(settled))
+    assert await journal.cancel(cancelled.run_id) is not None
+    assert await journal.release(fence_of(handed_on))
+
+    for each in runs:
+        types = [event.type for event in await journal.events(each.run_id)]
+        assert types[:2] == ["run_start", "step_start"], each
+
+
+@promise("R9")
+async def test_what_a_superseded_attempt_announces_is_not_written(journal: Journal) -> None:
+    new = new_run()
+    lost: list[tuple[Fence, Exception | None]] = []
+    journal.on_lost(lambda fence, error: lost.append((fence, error)))
+    await journal.accept(new)
+    await journal.requeue(fence_of(new), crashed=False)
+    await journal.claim("engine-1", 1)
+
+    journal.announce(fence_of(new), new_event("step_start"))
+    await asyncio.to_thread(journal.drain, new.run_id)
+    await journal.finish(fence_of(new, attempt=2), DONE)
+
+    assert [event.type for event in await journal.events(new.run_id)] == ["run_start", "run_resumed", "run_end"]
+    assert lost == [(fence_of(new), None)]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "process"], indirect=True)
+async def test_what_is_announced_is_written_before_the_journal_is_closed(kind: str, url: str) -> None:
+    journal = open_journal(url, writer_process=kind == "process")
+    new = new_run()
+    await journal.accept(new)
+    journal.announce(fence_of(new), new_event("step_start"))
+    await journal.close()
+
+    with pytest.raises(JournalClosed):
+        journal.announce(fence_of(new), new_event("step_start"))
+    again = open_journal(url)
+    assert summary(await again.events(new.run_id)) == [(1, "run_start"), (2, "step_start")]
+    await again.close()
+
+
 @promise("R9")
 async def test_of_several_events_of_a_superseded_attempt_none_is_written(journal: Journal) -> None:
     new = new_run()
@@ -536,6 +636,7 @@ async def test_a_closed_journal_says_so(url: str) -> None:
 
 _VERBS: list[Callable[[Journal, Fence], object]] = [
     lambda journal, fence: journal.append(fence, new_event()),
+    lambda journal, fence: journal.announce(fence, new_event("step_start")),
     lambda journal, fence: journal.requeue(fence, crashed=True),
     lambda journal, fence: journal.release(fence),
     lambda journal, fence: journal.claim("engine-1", 10),

@@ -607,14 +607,26 @@ async def test_the_log_is_copied_into_the_file_while_the_writer_goes_on(tmp_path
         await journal.accept(run)
         before = file_in(tmp_path).stat().st_size
         # More than what a checkpoint is asked for at, and far from what the writer would pause for.
-        for number in range(12):
+        for number in range(28):
             await journal.keep_blob(run.run_id, bytes([number]) * 1024**2)
 
         async with asyncio.timeout(30):
-            while file_in(tmp_path).stat().st_size < before + 8 * 1024**2:
+            while file_in(tmp_path).stat().st_size < before + 24 * 1024**2:
                 await journal.keep_blob(run.run_id, b"another look")
 
-    assert file_in(tmp_path).stat().st_size > before + 12 * 1024**2
+    assert file_in(tmp_path).stat().st_size > before + 28 * 1024**2
+
+
+@promise("R1")
+async def test_the_log_begins_anew_before_it_is_too_long(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        run = new_run()
+        await journal.accept(run)
+        for number in range(200):
+            await journal.keep_blob(run.run_id, bytes([number]) * 1024**2)
+
+        log = file_in(tmp_path).with_name("journal.db-wal")
+        assert log.stat().st_size < 66 * 1024**2
 
 
 @pytest.mark.parametrize("writer_process", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from pyflue.main import settle_memory
+from pyflue import memory
+from pyflue.memory import settle_memory
 from tests.server.harness import in_process, write_project
 
 WORKFLOWS = {
@@ -126,3 +128,25 @@ def test_what_is_loaded_is_not_looked_through_again() -> None:
     assert gc.get_freeze_count() > 10_000
     assert gc.get_threshold()[0] == 100_000
     assert gc.isenabled()
+
+
+class Held:
+    """Something that only the collector frees."""
+
+    itself: Held
+    data: bytes
+
+
+@pytest.mark.usefixtures("settled")
+async def test_large_things_in_cycles_are_freed_before_many_of_them_have_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_LOOK_EVERY_S", 0.01)
+    is_freed = asyncio.Event()
+    memory.watch_memory(asyncio.get_running_loop())
+
+    held = Held()
+    held.itself, held.data = held, b"x" * 256 * 1024**2
+    weakref.finalize(held, is_freed.set)
+    del held
+
+    async with asyncio.timeout(10):
+        await is_freed.wait()

@@ -63,7 +63,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: Mapping[str, Any] | None = None
 
 
-class TextDelta(msgspec.Struct, frozen=True):
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
     """The next piece of the reply's text."""
 
     text: str
@@ -73,7 +73,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Something else arrived (thinking, a tool's input): the stream is alive."""
 
 
-class ModelReply(msgspec.Struct, frozen=True, kw_only=True):
+class ModelReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The whole reply; always the last item of a stream."""
 
     blocks: tuple[Block, ...]

@@ -88,7 +88,7 @@ class ScriptedModel:
         self.has_schema_mode = has_schema_mode
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[StreamItem]:
-        turn = sum(message.role == "assistant" for message in request.messages)
+        turn = [message.role for message in request.messages].count("assistant")
         reply = await self._answer(request, turn)
         if delay_s := reply.delay_s or self._delay_s:
             await asyncio.sleep(delay_s)
@@ -116,6 +116,8 @@ class ScriptedModel:
             return _as_reply(self._answers[turn])
         try:
             answer = self._answers(request)
+            if isinstance(answer, ScriptedReply):
+                return answer
             return _as_reply(await answer if inspect.isawaitable(answer) else answer)
         except PyFlueError:
             raise

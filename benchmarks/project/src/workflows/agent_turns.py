@@ -1,4 +1,5 @@
-"""Prompts to a scripted model; returns when each began, and how many milliseconds it took besides the model's own time.
+"""Prompts to a scripted model; returns for each, in turn, when it began and how many milliseconds it took besides the
+model's own time.
 
 Untyped, so that what is measured is the harness.
 """
@@ -31,7 +32,7 @@ async def run(ctx: FlueContext[Any]) -> Any:
     harness = await ctx.init(create_agent(lambda context: {"model": model, "budget": {"max_turns": 1_000_000}}))
     if wanted["tool_calls"]:
         await harness.fs.write_file("notes.md", "Notes.")
-    prompts: list[tuple[float, float]] = []
+    prompts: list[float] = []
     for number in range(wanted["prompts"]):
         # A session of its own for every few prompts: how a conversation grows is the model's cost, not the harness's.
         session = await harness.session(f"session-{number // 10}")
@@ -39,5 +40,5 @@ async def run(ctx: FlueContext[Any]) -> Any:
         turns = 2 if wanted["tool_calls"] else 1
         began = time.perf_counter()
         await session.prompt(text)
-        prompts.append((began, (time.perf_counter() - began - turns * wanted["delay_s"]) * 1000))
+        prompts += (began, (time.perf_counter() - began - turns * wanted["delay_s"]) * 1000)
     return prompts
