@@ -298,6 +298,7 @@ class Calls:
             # Not the future itself: others wait for it, too, and it must not be cancelled with this task.
             told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             accepted.add_done_callback(lambda _: told.done() or told.set_result(None))
+            self.journal.ring()
             await told
         if accepted.cancelled() or accepted.exception() is not None:
             await self.never()  # the engine ends the attempt: nobody has been told of this run

@@ -75,8 +75,13 @@ class Journal(Protocol):
         An interaction's payload is also the data of the first event of its own, `interaction_accepted`, whose stream
         is made if it is not there.
 
-        A record that nobody waits for (`is_awaited=False`) may take up to 50 ms, to share its fsync with a later one.
+        A record that nobody waits for (`is_awaited=False`) may take up to 50 ms, to share its fsync with a later one;
+        `ring` says that somebody does now.
         """
+        ...
+
+    def ring(self) -> None:
+        """Write at once what has been handed in."""
         ...
 
     def claim(

@@ -162,6 +162,9 @@ class SqliteJournal:
             Verb("accept", (new,)), patient=False, rings=is_awaited, is_new=new.copies is None
         )
 
+    def ring(self) -> None:
+        self._the_writer().ring()
+
     def claim(
         self, owner: str, limit: int, *, run_ids: Sequence[str] | None = None, max_crashes: int | None = None
     ) -> Awaitable[Sequence[Run]]:

@@ -95,7 +95,7 @@ class Verb(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Record:
     """A queued verb and who waits for it; without a verb it is only its events."""
 
-    __slots__ = ("error", "events", "fence", "future", "loop", "patient", "value", "verb")
+    __slots__ = ("counted", "error", "events", "fence", "future", "loop", "patient", "value", "verb")
 
     def __init__(
         self,
@@ -110,13 +110,15 @@ class Record:
         self.loop = future.get_loop() if future is not None else None
         self.patient = patient
         self.events: list[NewEvent] = []
+        #: How many of its writes count as unwritten until they are settled.
+        self.counted = 0
         self.value: Any = None
         self.error: Exception | None = None
 
     @property
-    def unwaited(self) -> int:
-        """How many writes it holds that nobody waits for."""
-        return len(self.events) + (self.future is None and self.verb is not None)
+    def is_unwaited(self) -> bool:
+        """Whether it holds something that nobody waits for."""
+        return bool(self.events) or (self.future is None and self.verb is not None)
 
     @property
     def is_refused(self) -> bool:
@@ -185,15 +187,16 @@ class Writer:
         self._alarm.acquire()
         self._is_idle = False
         self._is_closed = False
-        #: Guards the five below.
+        #: Guards the four below.
         self._lock = threading.Lock()
         self._has_written = threading.Condition(self._lock)
         #: Records of events that are in the queue, and take more of them.
         self._open_appends: dict[Fence, Record] = {}
-        #: Records of events that are not in the queue yet, the oldest first, and when they have to be.
-        self._announced: dict[Fence, tuple[float, Record]] = {}
         self._unwritten: dict[str, int] = {}
         self._bells: dict[str, set[Bell]] = {}
+        #: Events that are not in the queue yet, and when they have to be. Not under the lock: who takes them out has them.
+        self._announced: dict[Fence, tuple[float, list[NewEvent]]] = {}
+        self._next_due_at = 0.0
         self._poisoned: dict[Fence, Exception] = {}
         self._touched: set[str] = set()
         self._ended_waits: list[tuple[str, str]] = []
@@ -232,14 +235,11 @@ class Writer:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         # Earlier events of the runs that this record is about come before it, later ones after it.
         if fence is not None:
-            if fence in self._announced:
-                with self._lock:
-                    self._queue_announced(fence)
+            self._queue_announced(fence)
             self._open_appends.pop(fence, None)
         elif not is_new:
-            if self._announced:
-                with self._lock:
-                    self._queue_announced()
+            for announced in list(self._announced):
+                self._queue_announced(announced)
             self._open_appends.clear()
         self._queue.append(Record(verb, fence, future, patient))
         if rings and self._is_idle:
@@ -252,10 +252,12 @@ class Writer:
             raise JournalClosed
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         record = Record(verb, fence, future)
-        if fence in self._announced or fence in self._open_appends:
+        if fence in self._open_appends:
             with self._lock:
                 self._queue_with_events(record, fence)
         else:
+            if (announced := self._announced.pop(fence, None)) is not None:
+                record.events = announced[1]
             self._queue.append(record)
         if self._is_idle:
             self._wake()
@@ -268,6 +270,7 @@ class Writer:
         record = Record(verb, fence)
         with self._lock:
             self._queue_with_events(record, fence)
+            record.counted += 1
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
         if self._is_idle:
             self._wake()
@@ -279,12 +282,13 @@ class Writer:
         if not events:
             return
         with self._lock:
-            self._queue_announced(fence)
-            record = self._open_appends.get(fence)
+            record = self._queue_announced(fence) or self._open_appends.get(fence)
             if record is None:
-                record = self._open_appends[fence] = Record(None, fence)
+                record = Record(None, fence)
                 self._queue.append(record)
+            self._open_appends[fence] = record
             record.events += events
+            record.counted += len(events)
             self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + len(events)
         if self._is_idle:
             self._wake()
@@ -299,44 +303,53 @@ class Writer:
             return
         if self._is_closed:
             raise JournalClosed
-        with self._lock:
-            if (record := self._open_appends.get(fence)) is not None:
-                record.events.append(event)
-            elif (announced := self._announced.get(fence)) is not None:
-                announced[1].events.append(event)
-            else:
-                record = Record(None, fence)
-                record.events.append(event)
-                self._announced[fence] = (time.monotonic() + _ANNOUNCED_S, record)
-            self._unwritten[fence.run_id] = self._unwritten.get(fence.run_id, 0) + 1
+        if fence in self._open_appends:
+            self.append(fence, event)
+            return
+        due_at, events = self._announced.pop(fence, None) or (time.monotonic() + _ANNOUNCED_S, [])
+        events.append(event)
+        self._announced[fence] = (due_at, events)
 
     def _queue_with_events(self, record: Record, fence: Fence) -> None:
         # Under the lock: the thread looks into what it has taken only after it has cleared `_open_appends` under the
         # same lock, and an event of another thread must not come between.
-        if (announced := self._announced.pop(fence, None)) is not None:
-            record.events = announced[1].events
-        elif (earlier := self._open_appends.pop(fence, None)) is not None:
+        if (earlier := self._open_appends.pop(fence, None)) is not None:
             record.events, earlier.events = earlier.events, record.events
+            record.counted, earlier.counted = earlier.counted, record.counted
+        if (announced := self._announced.pop(fence, None)) is not None:
+            record.events += announced[1]
         self._queue.append(record)
 
-    def _queue_announced(self, fence: Fence | None = None) -> None:
-        """Put what is announced into the queue, of one fence or of all. Under the lock."""
-        for each in [fence] if fence is not None else list(self._announced):
-            if (announced := self._announced.get(each)) is not None:
-                # Never out of sight: who submits a record looks here and there without the lock.
-                self._queue.append(announced[1])
-                self._open_appends[each] = announced[1]
-                del self._announced[each]
+    def _queue_announced(self, fence: Fence) -> Record | None:
+        """Put what is announced of a fence into the queue, if anything is."""
+        announced = self._announced.pop(fence, None)
+        if announced is None:
+            return None
+        record = Record(None, fence)
+        record.events = announced[1]
+        self._queue.append(record)
+        return record
 
     def _queue_due(self) -> None:
-        """Put what has been announced for long enough into the queue."""
+        """In the thread: put what has been announced for long enough into the queue."""
         now = time.monotonic()
-        with self._lock:
-            while self._announced:
-                fence = next(iter(self._announced))
-                if self._announced[fence][0] > now:
-                    break
-                self._queue_announced(fence)
+        if now < self._next_due_at:
+            return
+        self._next_due_at = now + _POLL_S
+        for fence, (due_at, _) in self._announced.copy().items():
+            if due_at > now:
+                continue
+            # First a place in the queue, then the events: who submits a record meanwhile either takes them along, or
+            # finds them gone, and then their place is before his.
+            record = Record(None, fence)
+            self._queue.append(record)
+            if (announced := self._announced.pop(fence, None)) is not None:
+                record.events = announced[1]
+
+    def ring(self) -> None:
+        """Have records written that did not ring."""
+        if self._is_idle:
+            self._wake()
 
     def _wake(self) -> None:
         self._is_idle = False
@@ -358,11 +371,9 @@ class Writer:
 
     def drain(self, run_id: str) -> None:
         """Block until the events and notes that a run has queued so far are committed or refused."""
-        with self._lock:
-            for fence in [fence for fence in self._announced if fence.run_id == run_id]:
-                self._queue_announced(fence)
-        if self._is_idle:
-            self._wake()
+        for fence in [fence for fence in self._announced.copy() if fence.run_id == run_id]:
+            if (announced := self._announced.pop(fence, None)) is not None:
+                self.append(fence, *announced[1])
         with self._lock:
             self._has_written.wait_for(lambda: not self._unwritten.get(run_id) or not self._thread.is_alive())
 
@@ -379,8 +390,8 @@ class Writer:
 
     def stop(self) -> None:
         """Write what is queued, then end the thread. Blocks."""
-        with self._lock:
-            self._queue_announced()
+        for fence in list(self._announced):
+            self._queue_announced(fence)
         self._is_closed = True
         self._wake()
         self._thread.join()
@@ -517,12 +528,12 @@ class Writer:
         for record in batch:
             if record.loop is not None:
                 answers.setdefault(record.loop, ([], []))[0].append(record)
-            if record.unwaited and record.is_refused:
+            if record.is_unwaited and record.is_refused:
                 lost.append(record)
         with self._lock:
             for record in batch:
-                if record.fence is not None and (count := record.unwaited):
-                    self._count_written(record.fence.run_id, count)
+                if record.fence is not None and record.counted:
+                    self._count_written(record.fence.run_id, record.counted)
             for stream_id in self._touched & self._bells.keys():
                 for bell in self._bells[stream_id]:
                     answers.setdefault(bell.loop, ([], []))[1].append(bell)

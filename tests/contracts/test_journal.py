@@ -131,6 +131,18 @@ async def test_no_events_at_all_are_nothing_to_write(journal: Journal) -> None:
     assert (journal.unwritten(new.run_id), lost) == (0, [])
 
 
+async def test_what_nobody_waits_for_is_written_as_soon_as_somebody_does(
+    monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    monkeypatch.setattr("pyflue.journal.writer._POLL_S", 60.0)
+    async with asyncio.timeout(10):
+        await journal.accept(new_run())  # from here on the writer looks only when it is told to
+        new = new_run()
+        accepted = journal.accept(new, is_awaited=False)
+        journal.ring()
+        assert (await accepted).run_id == new.run_id
+
+
 @promise("R4")
 async def test_what_is_announced_comes_before_what_comes_of_it(journal: Journal) -> None:
     new, other = new_run(), new_run()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pyflue import RetryPolicy
+from pyflue import RetryPolicy, codec
 from pyflue.errors import PyFlueError, StepFailed
 from pyflue.journal import Journal, RunStatus, StepStatus
 from tests.support import Functions, engine_on, submission
@@ -87,6 +87,20 @@ async def test_async_and_sync_functions_are_steps_with_events_and_records(journa
         ("halve", StepStatus.COMPLETED, b"4.0"),
         ("where", StepStatus.COMPLETED, b'"here"'),
     ]
+
+
+async def test_the_first_step_does_not_wait_until_the_writer_looks_by_itself(
+    monkeypatch: pytest.MonkeyPatch, journal: Journal
+) -> None:
+    async def work(ctx: Context) -> Any:
+        return await ctx.step("double", double, 4)
+
+    monkeypatch.setattr("pyflue.journal.writer._POLL_S", 60.0)
+    functions = Functions(work)
+    async with asyncio.timeout(10), engine_on(journal, functions) as engine:
+        for _ in range(2):  # the first time it may be about to look in any case
+            handle = await engine.submit(submission(functions.find("work")), eager=True)
+            assert codec.load((await handle.outcome()).result or codec.NULL) == 8
 
 
 async def test_a_step_that_finished_is_not_done_again_after_a_restart(journal: Journal) -> None:
