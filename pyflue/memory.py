@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 #: So many new objects are made before the garbage collector looks at them.
-_NEW_OBJECTS = 100_000
+_NEW_OBJECTS = 150_000
 #: It also looks at them when the process has grown by so much.
 _GROWN_BYTES = 128 * 1024**2
 _LOOK_EVERY_S = 1.0

@@ -194,7 +194,7 @@ class Writer:
         self._open_appends: dict[Fence, Record] = {}
         self._unwritten: dict[str, int] = {}
         self._bells: dict[str, set[Bell]] = {}
-        #: Events that are not in the queue yet, and when they have to be. Not under the lock: who takes them out has them.
+        #: Events that are not in the queue yet, and when they have to be. Not under the lock: who takes them has them.
         self._announced: dict[Fence, tuple[float, list[NewEvent]]] = {}
         self._next_due_at = 0.0
         self._poisoned: dict[Fence, Exception] = {}
