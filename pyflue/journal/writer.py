@@ -331,13 +331,13 @@ class Writer:
         return record
 
     def _queue_due(self) -> None:
-        """In the thread: put what has been announced for long enough into the queue."""
-        now = time.monotonic()
-        if now < self._next_due_at:
+        """In the thread: put what has been announced for long enough into the queue; at the end all of it."""
+        now, is_end = time.monotonic(), self._is_closed
+        if now < self._next_due_at and not is_end:
             return
         self._next_due_at = now + _POLL_S
         for fence, (due_at, _) in self._announced.copy().items():
-            if due_at > now:
+            if due_at > now and not is_end:
                 continue
             # First a place in the queue, then the events: who submits a record meanwhile either takes them along, or
             # finds them gone, and then their place is before his.
@@ -390,8 +390,6 @@ class Writer:
 
     def stop(self) -> None:
         """Write what is queued, then end the thread. Blocks."""
-        for fence in list(self._announced):
-            self._queue_announced(fence)
         self._is_closed = True
         self._wake()
         self._thread.join()
