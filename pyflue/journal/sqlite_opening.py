@@ -18,8 +18,8 @@ from .queries import load_queries
 from .sqlite_file import Database
 from .sqlite_writes import Checkpointer, SqliteWrites
 
-#: What one batch changes should fit, or SQLite writes it to the log early and reads it again: 500 runs are 2,000 pages.
-_WRITE_CACHE_KIB = 32 * 1024
+#: What one batch changes should fit, or SQLite writes it to the log early and reads it again: 500 runs are 1,500 pages.
+_WRITE_CACHE_KIB = 12 * 1024
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
