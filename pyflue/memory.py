@@ -44,7 +44,7 @@ def watch_memory(loop: asyncio.AbstractEventLoop) -> None:
     def look() -> None:
         nonlocal most
         if _taken_bytes() > most + _GROWN_BYTES:
-            gc.collect(1)
+            gc.collect()
             most = max(most, _taken_bytes())
         loop.call_later(_LOOK_EVERY_S, look)
 

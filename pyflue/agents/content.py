@@ -6,7 +6,8 @@ conversation that is read back from the journal is the one the model had. What o
 kept whole in `Opaque`.
 
 They are structs of msgspec and no dataclasses, as the journal's records are: a dozen are made for each turn, at a
-quarter of the time. `msgspec.structs.replace` makes a changed one.
+quarter of the time. `msgspec.structs.replace` makes a changed one. What they hold was there before them and cannot lead
+back to them, so the garbage collector need not look at them (`gc=False`).
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             "output_tokens": self.output_tokens,
             "cache_read_tokens": self.cache_read_tokens,
             "cache_write_tokens": self.cache_write_tokens,
-            "total_tokens": self.input_tokens + self.output_tokens,
+            "total_tokens": self.total_tokens,
             "cost_usd": round(self.cost_usd, 9) if self.cost_usd else self.cost_usd,
         }
 

@@ -202,17 +202,16 @@ class SqliteWrites:
         left = self._wal_pages - self._checkpointer.copied(self._wal_pages)
         is_long = self._wal_pages > self._long_wal_pages
         if self._wal_pages > self._most_wal_pages or (is_long and left <= _LITTLE_LEFT_PAGES):
-            self._begin_log_anew()
+            self._begin_log_anew(self._checkpointer)
         elif is_long or left >= self._checkpoint_pages:
             self._checkpointer.wake()
 
-    def _begin_log_anew(self) -> None:
+    def _begin_log_anew(self, checkpointer: Checkpointer) -> None:
         # Passive checkpoints never catch up with a writer that does not pause; this is the pause. Other processes have
         # to make it as well, or their writes keep this one waiting for all of its time.
         if not self._take_turn(_RESET_TIMEOUT_MS / 1000):
             return
-        if self._checkpointer is not None:
-            self._checkpointer.wait(_RESET_TIMEOUT_MS / 1000)  # SQLite would not: two at once are one too many
+        checkpointer.wait(_RESET_TIMEOUT_MS / 1000)  # SQLite would not: two at once are one too many
         self.connection.set_busy_timeout(_RESET_TIMEOUT_MS)
         try:
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)

@@ -11,6 +11,7 @@ import os
 import random
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,10 +82,10 @@ class Campaign:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.payloads: dict[str, dict[str, object]] = {}
+        self.payloads: dict[str, dict[str, Any]] = {}
         self._unsignalled: list[str] = []
 
-    def _payload(self) -> dict[str, object]:
+    def _payload(self) -> dict[str, Any]:
         chance = self.chance
         parts = chance.choices(PARTS, k=chance.randint(1, 4))
         # A second wait for the same signal would need a second signal.
@@ -107,7 +108,7 @@ class Campaign:
         payload = self._payload()
         answer = await server.client.workflows.invoke("mixed", payload)
         self.payloads[answer["run_id"]] = payload
-        if "signal" in payload["parts"]:  # type: ignore[operator]
+        if "signal" in payload["parts"]:
             self._unsignalled.append(answer["run_id"])
 
     async def _answer(self, server: Server) -> None:
@@ -136,7 +137,7 @@ class Campaign:
             "approval": {"number": payload["number"]},
             "child": payload["number"],
         }
-        return ["done", *[values[part] for part in payload["parts"] if part in values], "done"]  # type: ignore[attr-defined]
+        return ["done", *[values[part] for part in payload["parts"] if part in values], "done"]
 
 
 def check_effects(run: Run, events: list[Event], lines: list[tuple[str, int]]) -> int:
@@ -212,7 +213,7 @@ async def test_durable_runs_survive_kills_at_random_moments(tmp_path: Path) -> N
                 said = [value(event.data)["message"] for event in events if event.type == "log"]
                 assert said == ["begun", "ended"]
         children = [run for run in known if run.parent_run_id is not None]
-        assert len(children) == sum(payload["parts"].count("child") for payload in campaign.payloads.values())  # type: ignore[attr-defined]
+        assert len(children) == sum(payload["parts"].count("child") for payload in campaign.payloads.values())
     print(f"{len(known)} runs, {attempts} attempts, {KILLS} kills; {again} steps in flight were done again")
 
 
